@@ -1,0 +1,1 @@
+"""Circuits inside language models."""

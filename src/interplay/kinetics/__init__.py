@@ -1,0 +1,1 @@
+"""Stochastic populations and reaction kinetics."""

@@ -1,0 +1,1 @@
+"""The experiments: one module a system, where mechanism, assets and harness meet."""
