@@ -290,7 +290,7 @@ def _paired(
 ) -> tuple[pd.Series[float], pd.Series[float]]:
     left = _per_unit(measurements, metric, condition, where, unit)
     right = _per_unit(measurements, metric, baseline, where, unit)
-    return left.align(right, join="inner")
+    return left.align(right, join="outer")  # a unit that lacks one side becomes undefined, not unseen
 
 
 def _undefined(kind: str, units: int, reason: str) -> Estimate:
