@@ -173,7 +173,9 @@ class Claim:
 
     def __post_init__(self) -> None:
         if not self.test.bounded:
-            raise ValueError(f"claim {self.id!r} has no threshold and could never fail; add above, below, between or outside")
+            raise ValueError(
+                f"claim {self.id!r} has no threshold and could never fail; add above, below, between or outside"
+            )
 
     def judge(self, measurements: pd.DataFrame) -> tuple[Verdict, list[Finding]]:
         """The verdict and the findings behind it."""
@@ -263,8 +265,10 @@ def _no_single_estimate(measurements: pd.DataFrame) -> Estimate:
 
 
 def _coordinates(where: Where | None) -> str:
-    return "".join(f", {name} {value[0]:g} to {value[1]:g}" if isinstance(value, tuple) else f", {name} {value}"
-                   for name, value in (where or {}).items())
+    return "".join(
+        f", {name} {value[0]:g} to {value[1]:g}" if isinstance(value, tuple) else f", {name} {value}"
+        for name, value in (where or {}).items()
+    )
 
 
 def _select(measurements: pd.DataFrame, metric: str, condition: str, where: Where | None) -> pd.DataFrame:

@@ -81,7 +81,14 @@ class Measurement(NamedTuple):
 TrialFunction = Callable[[Any, int], Iterable[Measurement]]
 FigureFunction = Callable[[pd.DataFrame], Figure]
 
-_COLUMNS = {"condition": "string", "metric": "string", "value": "float64", "step": "Int64", "x": "float64", "item": "string"}
+_COLUMNS = {
+    "condition": "string",
+    "metric": "string",
+    "value": "float64",
+    "step": "Int64",
+    "x": "float64",
+    "item": "string",
+}
 
 
 def tabulate(measurements: Iterable[Measurement], seed: int) -> pd.DataFrame:
@@ -91,7 +98,9 @@ def tabulate(measurements: Iterable[Measurement], seed: int) -> pd.DataFrame:
         if not isinstance(row, Measurement):
             raise StudyError(f"a trial must yield Measurement, got {type(row).__name__}: {row!r}")
         if math.isinf(value := float(row.value)):
-            raise StudyError(f"measurement {row.metric!r} of {row.condition!r} is infinite; yield a finite value or NaN")
+            raise StudyError(
+                f"measurement {row.metric!r} of {row.condition!r} is infinite; yield a finite value or NaN"
+            )
         rows.append(row._replace(value=value))
     frame = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
     frame.insert(0, "seed", seed)
@@ -126,7 +135,9 @@ class Study:
     ) -> None:
         for name, mapping in (("presets", presets), ("seeds", seeds)):
             if set(mapping) != set(PRESETS):
-                raise StudyError(f"{slug}: {name} must name exactly {', '.join(PRESETS)}; got {', '.join(mapping) or 'none'}")
+                raise StudyError(
+                    f"{slug}: {name} must name exactly {', '.join(PRESETS)}; got {', '.join(mapping) or 'none'}"
+                )
         self.slug = slug
         self.config = config
         self.presets = presets
