@@ -31,8 +31,9 @@ def check_mechanism(
 ) -> None:
     """Check that a module behaves as PyTorch users expect.
 
-    It keeps dtype and device, does not change its inputs, gives the same result for the same seed, sends gradients to every
-    parameter that wants one, survives a state_dict round trip, takes a batch of one, refuses bad input, and leaves no hook behind.
+    It keeps dtype and device, does not change its inputs, gives the same result for the same seed, sends gradients to
+    every parameter that wants one, survives a state_dict round trip, takes a batch of one, refuses bad input, and leaves
+    no hook behind.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ def check_mechanism(
     gradients
         Whether gradients must reach every parameter that requires one.
     stateful
-        Whether a call changes what the next call returns (running statistics, adaptation); then repeats start from a copy.
+        Whether a call changes what the next one returns (running statistics, adaptation); repeats then start from a copy.
     dtypes, devices
         What the module must keep.
     bad_inputs
@@ -81,9 +82,11 @@ def check_refused(
     try:
         call()
     except errors as error:
-        assert str(error).strip(), f"{what}: the error says nothing"
-        return str(error)
-    raise AssertionError(f"{what}: bad input was accepted")
+        message = str(error).strip()
+    else:
+        raise AssertionError(f"{what}: bad input was accepted")
+    assert message, f"{what}: the error says nothing"
+    return message
 
 
 def check_same_seed(make: Callable[[int], object]) -> None:

@@ -1,8 +1,7 @@
-"""Send a concluded run to an MLflow server as well. The ledger stays the record; MLflow is a copy for those who look there."""
+"""Send a concluded run to an MLflow server as well. The ledger stays the record; MLflow holds a copy."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -13,8 +12,8 @@ from interplay.evidence.study import StudyError
 def mlflow_tracker() -> Callable[[Run], None]:
     """A function that sends a run to the server (or store) that MLFLOW_TRACKING_URI names.
 
-    One MLflow run in the experiment `<slug>`: settings as parameters, the mean over seeds of every condition's metric, verdicts
-    as tags, the run's files as artifacts.
+    One MLflow run in the experiment `<slug>`: settings as parameters, the mean over seeds of every condition's metric,
+    verdicts as tags, the run's files as artifacts.
 
     Raises
     ------
@@ -41,15 +40,12 @@ def _send(run: Run) -> None:
 
 
 def _means(run: Run) -> dict[str, float]:
-    """Mean of every condition's metric at its last step; what is undefined is left out, since MLflow keeps numbers only."""
+    """Mean of every condition's metric at its last step; MLflow keeps numbers only, so what is undefined is left out."""
     rows = run.folder.measurements()
     last = rows[rows["step"].isna() | (rows["step"] == rows.groupby(["condition", "metric"])["step"].transform("max"))]
-    means = last.groupby(["condition", "metric"])["value"].mean()
-    return {
-        _allowed(f"{condition}/{metric}"): float(value)
-        for (condition, metric), value in means.items()
-        if math.isfinite(value)
-    }
+    means = last.groupby(["condition", "metric"], as_index=False)["value"].mean().dropna()
+    names = means["condition"] + "/" + means["metric"]
+    return {_allowed(name): float(value) for name, value in zip(names, means["value"], strict=True)}
 
 
 def _allowed(name: str) -> str:
