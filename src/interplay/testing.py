@@ -32,8 +32,8 @@ def check_mechanism(
     """Check that a module behaves as PyTorch users expect.
 
     It keeps dtype and device, does not change its inputs, gives the same result for the same seed, sends gradients to
-    every parameter that wants one, survives a state_dict round trip, takes a batch of one, refuses bad input, and leaves
-    no hook behind.
+    every parameter that wants one, survives a state_dict round trip, takes a batch of one, refuses bad input, and
+    leaves no hook behind.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def check_mechanism(
     gradients
         Whether gradients must reach every parameter that requires one.
     stateful
-        Whether a call changes what the next one returns (running statistics, adaptation); repeats then start from a copy.
+        Whether a call changes what the next one returns (running statistics, adaptation); each repeat then starts anew.
     dtypes, devices
         What the module must keep.
     bad_inputs

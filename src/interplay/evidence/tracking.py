@@ -40,7 +40,7 @@ def _send(run: Run) -> None:
 
 
 def _means(run: Run) -> dict[str, float]:
-    """Mean of every condition's metric at its last step; MLflow keeps numbers only, so what is undefined is left out."""
+    """Mean of every condition's metric at its last step; undefined ones are left out, as MLflow takes numbers only."""
     rows = run.folder.measurements()
     last = rows[rows["step"].isna() | (rows["step"] == rows.groupby(["condition", "metric"])["step"].transform("max"))]
     means = last.groupby(["condition", "metric"], as_index=False)["value"].mean().dropna()
