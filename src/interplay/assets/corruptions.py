@@ -111,7 +111,7 @@ def _motion(images: Images, length: float, generator: torch.Generator) -> Images
     along = offsets * angles.cos() + offsets.view(-1, 1) * angles.sin()
     across = offsets.view(-1, 1) * angles.cos() - offsets * angles.sin()
     # A line one pixel wide with linear edges, so that every direction smears by the same length.
-    kernels = (1 - across.abs()).clamp_min(0) * (reach + 0.5 - along.abs()).clamp(0, 1)
+    kernels = (1 - across.abs()).clamp_min(0) * (reach + 1 - along.abs()).clamp(0, 1)
     kernels = kernels / kernels.sum((1, 2), keepdim=True)
     padded = functional.pad(images, (reach, reach, reach, reach), mode="replicate")
     smeared = functional.conv2d(

@@ -53,22 +53,21 @@ def hebbian_correlation(
     return correlate(pre, tuple(weight_shape), post, stride, padding, dilation, groups)
 
 
-def activity_decay(
-    weight: Float[Tensor, "out ..."], post: Float[Tensor, "..."], drive: Float[Tensor, "..."], *, dim: int
-) -> Float[Tensor, "out ..."]:
+def activity_decay(weight: Float[Tensor, "out ..."], correlation: Float[Tensor, "out ..."]) -> Float[Tensor, "out ..."]:
     """Decay with own activity and drive, (sum y_k u_k) w_k: beside Hebb's term it holds every w_k near unit length.
+
+    Since u_k = w_k . x_p, the sum of y_k u_k over samples and locations is the product of w_k with Hebb's term, sum
+    y_k x_p: neither y nor u is needed again.
 
     Parameters
     ----------
     weight
-        (out, ...).
-    post, drive
-        Activity y and drive u, of one shape, with the units along `dim`.
-    dim
-        Dimension of the units.
+        (out, ...), the weights that gave the drive.
+    correlation
+        `hebbian_correlation` of the same layer and batch.
     """
-    others = [axis for axis in range(post.ndim) if axis != dim % post.ndim]
-    return (post * drive).sum(others).view(-1, *[1] * (weight.ndim - 1)) * weight
+    gain = (weight * correlation).flatten(1).sum(1)
+    return gain.view(-1, *[1] * (weight.ndim - 1)) * weight
 
 
 def max_normalised(update: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

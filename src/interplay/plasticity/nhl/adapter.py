@@ -114,7 +114,7 @@ class OnlineAdapter(nn.Module):
             self._modulators |= {f"inserted.{name}": parameter for name, parameter in self.inserted.named_parameters()}
         for parameter in self._modulators.values():
             parameter.requires_grad_(True)
-        self._make_optimizer = lambda: optimizer(list(self._modulators.values()), lr=lr) if self._modulators else None
+        self._make_optimizer = partial(optimizer, lr=lr)
         self._source = {name: tensor.detach().clone() for name, tensor in self.adapted_parameters().items()}
         self._adapting = True
         self._fresh()
@@ -191,7 +191,7 @@ class OnlineAdapter(nn.Module):
         return self
 
     def _fresh(self) -> None:
-        self._optimizer = self._make_optimizer()
+        self._optimizer = self._make_optimizer(list(self._modulators.values())) if self._modulators else None
         self.skipped = 0
         self._failures_in_a_row = 0
 

@@ -99,7 +99,7 @@ def soft_hebbian_delta(
             dilation=dilation,
             groups=groups,
         )
-        delta = correlation - activity_decay(weight, response.post, response.drive, dim=response.channel_dim)
+        delta = correlation - activity_decay(weight, correlation)
     return delta if reduction == "sum" else delta * (weight.shape[0] / response.drive.numel())
 
 
@@ -241,6 +241,7 @@ def _respond(
     """Equation (1)."""
     if not (weight.is_floating_point() and x.is_floating_point()):
         raise TypeError(f"weight and x must be floating point, got {weight.dtype} and {x.dtype}")
+    groups = 1 if weight.ndim == 2 else groups
     _check_competition(weight.shape[0], groups, tau, competition, winners)
     x = x.to(weight.dtype)
     if weight.ndim == 2:
@@ -259,8 +260,7 @@ def _respond(
         channel_dim = 1
     else:
         raise ValueError(f"weight must have 2 to 5 dimensions, got shape {tuple(weight.shape)}")
-    rivals = drive if weight.ndim == 2 else drive.unflatten(1, (groups, -1))
-    rival_dim = -1 if weight.ndim == 2 else 2
+    rivals, rival_dim = (drive, channel_dim) if groups == 1 else (drive.unflatten(1, (groups, -1)), 2)
     if competition == "hard":
         post = hard_winner_take_all(rivals, dim=rival_dim)
     else:
