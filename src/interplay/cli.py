@@ -32,7 +32,7 @@ app = typer.Typer(
 )
 output, messages = Console(highlight=False), Console(stderr=True, highlight=False)
 
-WRONG_CALL = 2
+WRONG_CALL, INTERRUPTED = 2, 130
 # The root of usage errors, from whichever copy of click this typer carries.
 _ClickException = typer.BadParameter.__mro__[2]
 VERDICT_MARKS = {
@@ -75,14 +75,16 @@ LEDGER = Path("interplay-ledger")
 def main() -> None:
     """Entry point: every expected error is one line on stderr and exit code 2."""
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
     except _ClickException as error:
         _refuse(error.format_message())
-    except (typer.Abort, KeyboardInterrupt):
-        messages.print("stopped; finished trials are kept, the same command goes on from here")
-        sys.exit(130)
     except (catalog.UnknownSystemError, catalog.MissingExtraError) as error:
         _refuse(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        messages.print("stopped; finished trials are kept, the same command goes on from here")
+    sys.exit(code)
 
 
 def _refuse(message: str) -> NoReturn:
