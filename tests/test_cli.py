@@ -91,6 +91,7 @@ def test_report_builds_the_gallery(interplay, tmp_path):
         (["list", "--family", "circus"], "the families are"),
         (["run", "COIN", "--set", "bias"], "--set takes NAME=VALUE"),
         (["run", "COIN", "--set", "bais=0.3"], "has no setting 'bais'"),
+        (["run", "COIN", "--set", "bias=[1,"], "is not JSON"),
         (["run", "COIN", "--set", "bias=2"], "less than or equal to 1"),
         (["run", "COIN", "--preset", "huge"], "'huge' is not one of"),
         (["run", "COIN", "--seeds", "0"], "seeds must be 1 or more; got 0"),

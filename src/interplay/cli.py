@@ -269,11 +269,18 @@ def _settings(pairs: list[str]) -> dict[str, object]:
         name, separator, text = pair.partition("=")
         if not separator or not name:
             _refuse(f"--set takes NAME=VALUE; got {pair!r}")
-        try:
-            settings[name] = json.loads(text)
-        except json.JSONDecodeError:
-            settings[name] = text
+        settings[name] = _value(name, text)
     return settings
+
+
+def _value(name: str, text: str) -> object:
+    """Lists, mappings and null are JSON; anything else stays text, which the setting's own type parses."""
+    if text != "null" and not text.startswith(("[", "{")):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        _refuse(f"--set {name}: {text!r} is not JSON ({error.msg} at character {error.pos})")
 
 
 def _for_device(study: Study, overrides: dict[str, object], device: str) -> dict[str, object]:
