@@ -32,7 +32,7 @@ app = typer.Typer(
 )
 output, messages = Console(highlight=False), Console(stderr=True, highlight=False)
 
-WRONG_CALL = 2
+WRONG_CALL, INTERRUPTED = 2, 130
 # The root of usage errors, from whichever copy of click this typer carries.
 _ClickException = typer.BadParameter.__mro__[2]
 VERDICT_MARKS = {
@@ -75,14 +75,16 @@ LEDGER = Path("interplay-ledger")
 def main() -> None:
     """Entry point: every expected error is one line on stderr and exit code 2."""
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
     except _ClickException as error:
         _refuse(error.format_message())
-    except (typer.Abort, KeyboardInterrupt):
-        messages.print("stopped; finished trials are kept, the same command goes on from here")
-        sys.exit(130)
     except (catalog.UnknownSystemError, catalog.MissingExtraError) as error:
         _refuse(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        messages.print("stopped; finished trials are kept, the same command goes on from here")
+    sys.exit(code)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -267,11 +269,18 @@ def _settings(pairs: list[str]) -> dict[str, object]:
         name, separator, text = pair.partition("=")
         if not separator or not name:
             _refuse(f"--set takes NAME=VALUE; got {pair!r}")
-        try:
-            settings[name] = json.loads(text)
-        except json.JSONDecodeError:
-            settings[name] = text
+        settings[name] = _value(name, text)
     return settings
+
+
+def _value(name: str, text: str) -> object:
+    """Lists, mappings and null are JSON; anything else stays text, which the setting's own type parses."""
+    if text != "null" and not text.startswith(("[", "{")):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        _refuse(f"--set {name}: {text!r} is not JSON ({error.msg} at character {error.pos})")
 
 
 def _for_device(study: Study, overrides: dict[str, object], device: str) -> dict[str, object]:

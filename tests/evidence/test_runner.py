@@ -1,4 +1,4 @@
-"""Runs: parallel and serial agree, what is finished stays, what raises is recorded, kills leave nothing half-written."""
+"""Runs: parallel and serial agree, finished trials stay, failures are recorded, a kill leaves nothing half-written."""
 
 import os
 import signal
@@ -100,10 +100,10 @@ def test_a_killed_worker_costs_its_trial_only(tmp_path):
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
-    """SIGKILL the whole run in its fourth trial: three are kept, no file is half-written, the next run computes three."""
+    """SIGKILL the whole run in its fourth trial: three are kept, none is half-written, the next run adds three."""
     diary = tmp_path / "diary"
     script = (
-        "from pathlib import Path; from tests.evidence.coin_study import study; from interplay.evidence import Ledger, run; "
+        "from tests.evidence.coin_study import study; from interplay.evidence import Ledger, run; "
         f"run(study, Ledger({str(tmp_path / 'ledger')!r}), "
         f"overrides={{'kills_at': 3, 'diary': {str(diary)!r}}}, jobs=1)"
     )
