@@ -119,7 +119,7 @@ def test_several_parts_show_their_own_figures_and_verdicts(tmp_path):
     defined = part(FAILS, "slope: a", "> 0.1", (0.05, 0.04, 0.06))
     page = Page(gallery(tmp_path, card("rule", outcome=outcome("rule", claim("both", FAILS, defined, undefined)))))
     assert "✗ fails The method beats the baseline. 10.7 % error ✗ fails: 0.05 [0.04, 0.06]" in page.text
-    assert "± inconclusive: n/a" in page.text
+    assert "? inconclusive: n/a" in page.text
     assert "1 of 3 units are undefined" in page.text
     assert page.text.count("The method beats the baseline.") == 1
     plots = [span for span in page.all("span") if span.get("class", "").startswith("plot")]
@@ -130,7 +130,7 @@ def test_the_strip_counts_claims(tmp_path):
     first = outcome("a", claim("1", HOLDS), claim("2", HOLDS), claim("3", FAILS))
     second = outcome("b", claim("1", INCONCLUSIVE))
     text = Page(gallery(tmp_path, card("a", outcome=first), card("b", outcome=second), card("c"))).text
-    assert "systems 3 claims 4 ✓ hold 2 ✗ fails 1 ± inconclusive 1" in text
+    assert "systems 3 claims 4 ✓ hold 2 ✗ fails 1 ? inconclusive 1" in text
 
 
 def test_a_system_that_was_not_run_says_how_to_run_it(tmp_path):

@@ -1,4 +1,4 @@
-"""Files are written beside their place and moved there in one step: a reader sees no half file, a killed writer leaves none."""
+"""Files written beside their place and moved there in one step: no half files are read, a killed writer leaves none."""
 
 from __future__ import annotations
 

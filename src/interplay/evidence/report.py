@@ -26,8 +26,8 @@ from interplay.evidence.outcome import JudgedPart, Outcome
 SYMBOLS: Mapping[Verdict, str] = {
     Verdict.HOLDS: "✓",
     Verdict.FAILS: "✗",
-    Verdict.INCONCLUSIVE: "±",
-    Verdict.NOT_JUDGED: "·",
+    Verdict.INCONCLUSIVE: "?",
+    Verdict.NOT_JUDGED: "-",
 }
 """A verdict's mark, for readers who cannot tell its colour."""
 
@@ -169,14 +169,14 @@ def claims_table(outcome: Outcome) -> str:
     for claim in outcome.claims:
         verdict = f"{SYMBOLS[claim.verdict]} **{claim.verdict}**"
         label = f" ({claim.label})" if claim.label else ""
-        lead = [verdict, _in_markdown(claim.sentence) + label, _in_markdown(claim.paper)]
+        lead = [verdict, in_markdown(claim.sentence) + label, in_markdown(claim.paper)]
         for part in claim.parts:
             mark = f"{SYMBOLS[part.verdict]} " if len(claim.parts) > 1 else ""
-            figure = _in_markdown(part.measured)
-            how = _in_markdown(f"{part.description}; {how_measured(part)}")
+            figure = in_markdown(part.measured)
+            how = in_markdown(f"{part.description}; {how_measured(part)}")
             lines.append(
                 "| "
-                + " | ".join([*lead, f"{mark}{figure}<br><small>{how}</small>", _in_markdown(part.threshold)])
+                + " | ".join([*lead, f"{mark}{figure}<br><small>{how}</small>", in_markdown(part.threshold)])
                 + " |"
             )
             lead = ["", "", ""]
@@ -276,7 +276,7 @@ def _with_minus_signs(figures: str) -> str:
     return figures.replace("-", "\N{MINUS SIGN}")
 
 
-def _in_markdown(text: str) -> str:
+def in_markdown(text: str) -> str:
     """Text that means itself in Markdown: on one line, its special characters as entities."""
     joined = " ".join(text.split())
     return re.sub(r"[&<>\\`*_{}\[\]|~#$]", lambda character: f"&#{ord(character[0])};", joined)
