@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import html
 import importlib.util
 import re
 from collections import Counter
@@ -17,6 +19,7 @@ from interplay.evidence.study import PRESETS
 
 ROOT = Path(__file__).parent.parent
 EVIDENCE = ROOT / "evidence"
+_PLURAL = {Verdict.HOLDS: "hold", Verdict.FAILS: "fail"}
 
 
 def evidence(slug: str) -> Outcome | None:
@@ -30,7 +33,11 @@ def verdicts(outcome: Outcome | None) -> str:
     if outcome is None:
         return "not run yet"
     counts = Counter(claim.verdict for claim in outcome.claims)
-    parts = [f"{SYMBOLS[verdict]} {counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
+    parts = [
+        f"{SYMBOLS[verdict]} {counts[verdict]} {verdict if counts[verdict] == 1 else _PLURAL.get(verdict, verdict)}"
+        for verdict in Verdict
+        if counts[verdict]
+    ]
     return ", ".join([*parts, *([f"! {len(outcome.failures)} raised"] if outcome.failures else [])])
 
 
@@ -64,7 +71,7 @@ def page(system: System, notes: str) -> str:
         f"{in_markdown(system.authors)}, {system.year} · [arXiv:{system.arxiv}]({system.paper_url})"
         f" · family {system.family}{needs}",
         f"**{in_markdown(system.summary)}**",
-        f"```python\n{system.import_line}\n```",
+        f"```python\n{_wrapped(system)}\n```",
         f"## Claims\n\n{_claims(system)}",
     ]
     if (EVIDENCE / f"{system.slug}.svg").exists():
@@ -73,12 +80,9 @@ def page(system: System, notes: str) -> str:
         sections.append(notes.strip())
     if settings := _settings(system):
         sections.append(f"## Settings\n\n{settings}")
-    if _is_there(system.module):
-        members = "".join(f"\n        - {name}" for name in system.mechanism)
-        options = (
-            f"    options:\n      show_root_heading: false\n      show_root_toc_entry: false\n      members:{members}"
-        )
-        sections.append(f"## Reference\n\n::: {system.module}\n{options}")
+    if source := _source(system.module):
+        sections.append(f"## Reference\n\n{_docstring(source)}")
+        sections += [f"::: {system.module}.{name}" for name in system.mechanism]
     return "\n\n".join(sections) + "\n"
 
 
@@ -94,7 +98,7 @@ def _claims(system: System) -> str:
         f"Python {machine.python}, torch {machine.packages.get('torch', '?')}. "
         "[How to read this](../evidence.md). Run it again:"
     )
-    parts = [claims_table(outcome), source, run]
+    parts = [f'<div class="claims" markdown>\n\n{claims_table(outcome)}\n</div>', source, run]
     if outcome.caveat:
         parts.insert(1, f'!!! note "Mind"\n    {in_markdown(outcome.caveat)}')
     if outcome.failures:
@@ -108,7 +112,7 @@ def _claims(system: System) -> str:
 
 def _settings(system: System) -> str:
     """The study's settings with their values in every preset; empty where the study cannot be imported here."""
-    if not _is_there(system.study_module):
+    if _source(system.study_module) is None:
         return ""
     try:
         study = system.load_study()
@@ -146,8 +150,27 @@ def _short(authors: str) -> str:
     return f"{first} et al." if len(others) > 1 else authors.replace(", ", " and ")
 
 
-def _is_there(module: str) -> bool:
+def _wrapped(system: System) -> str:
+    """The import line, on several lines where it is long."""
+    if len(system.import_line) <= 88:
+        return system.import_line
+    names = "".join(f"    {name},\n" for name in system.mechanism)
+    return f"from {system.module} import (\n{names})"
+
+
+def _docstring(source: Path) -> str:
+    """A module's docstring as it stands: its equations and tables are aligned text."""
+    text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    return (
+        '<details class="docstring"><summary>The module in its own words: equations, choices, differences</summary>'
+        f"<pre><code>{html.escape(text)}</code></pre></details>"
+    )
+
+
+def _source(module: str) -> Path | None:
+    """A module's file, without importing it; None where there is no such module."""
     try:
-        return importlib.util.find_spec(module) is not None
+        spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:
-        return False
+        return None
+    return Path(spec.origin) if spec and spec.origin else None

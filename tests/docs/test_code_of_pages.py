@@ -2,13 +2,19 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from typer.main import get_command
+
+from interplay import catalog
+from interplay.cli import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -78,3 +84,23 @@ def test_the_worked_example_is_a_sound_system(tmp_path):
     ):
         done = run(arguments, tmp_path, source)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+CALLS = [
+    (path.name, call)
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+    for call in re.findall(
+        r"^\$ interplay ((?:run|show) .*?)(?: *#.*)?$", path.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    if "minority-game" not in call
+]
+
+
+@pytest.mark.parametrize(("page", "call"), CALLS)
+def test_commands_on_a_page_name_systems_options_and_settings_that_exist(page, call):
+    command, slug, *options = shlex.split(call)
+    study = catalog.find(slug).load_study()
+    known = {name for parameter in get_command(app).commands[command].params for name in parameter.opts}
+    assert {option for option in options if option.startswith("--")} <= known
+    settings = [value for option, value in pairwise(options) if option == "--set"]
+    study.configure("cpu", dict(setting.split("=", 1) for setting in settings))

@@ -1,5 +1,6 @@
 """The site builds without a warning and without the network; what is generated from the evidence is current."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -109,7 +110,7 @@ def test_a_page_shows_evidence_figure_and_notes_in_order(pages, tmp_path, monkey
     after = pages.page(system, "## What it is\n\nNotes.")
     order = [
         f"# {system.title}",
-        system.import_line,
+        f"from {system.module} import",
         "It is lower.",
         "-0.125",
         "Small.",
@@ -119,6 +120,12 @@ def test_a_page_shows_evidence_figure_and_notes_in_order(pages, tmp_path, monkey
     positions = [after.index(text) for text in order]
     assert positions == sorted(positions)
     assert "✓ 1 holds" in pages.systems_table("{}.md")
+
+
+def test_the_import_on_a_page_is_the_catalogs(pages):
+    for system in catalog.systems().values():
+        shown = re.search(r"```python\n(.*?)\n```", pages.page(system, ""), re.DOTALL)[1]
+        assert ast.dump(ast.parse(shown)) == ast.dump(ast.parse(system.import_line))
 
 
 def test_settings_are_shown_for_every_preset(pages):
