@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
@@ -21,6 +21,7 @@ def test_soft_competition_is_the_softmax_written_out() -> None:
     assert_close(soft_winner_take_all(drive, temperature=0.7), torch.tensor(expected, dtype=torch.float64))
 
 
+@settings(deadline=None)
 @given(dim=st.integers(-3, 2), temperature=st.floats(0.05, 20.0), seed=st.integers(0, 99))
 def test_one_unit_of_activity_is_shared_along_the_dimension(dim: int, temperature: float, seed: int) -> None:
     drive = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -45,6 +46,7 @@ def test_raising_one_drive_takes_from_all_others() -> None:
     assert (change[[0, 2, 3]] < 0).all()
 
 
+@settings(deadline=None)
 @given(winners=st.integers(1, 5), seed=st.integers(0, 99), dim=st.sampled_from([0, 1, -1]))
 def test_k_winners_are_the_k_largest(winners: int, seed: int, dim: int) -> None:
     drive = torch.randn(5, 5, generator=torch.Generator().manual_seed(seed))

@@ -82,8 +82,7 @@ def entropy_objective(
     if threshold is not None:
         # A prediction that is not finite must not pass for one that is merely uncertain.
         kept = ~(entropies.detach() > threshold * math.log(logits.shape[1]))
-        entropies = entropies.where(kept, 0.0)
-        value = entropies.sum() / kept.sum().clamp_min(1)
+        value = entropies[kept].mean() if kept.any() else logits.new_zeros(())
     else:
         value = entropies.mean()
     if diversity:
