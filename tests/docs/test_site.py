@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import math
 import os
 import re
 import subprocess
@@ -77,6 +78,7 @@ def test_a_page_shows_evidence_figure_and_notes_in_order(pages, tmp_path, monkey
     part = JudgedPart(
         description="error: a - b",
         threshold="< 0",
+        regions=((-math.inf, 0.0),),
         effect=-0.125,
         low=-0.25,
         high=-0.0625,

@@ -23,7 +23,7 @@ UNDEFINED = (math.nan, math.nan, math.nan)
 def part(verdict=HOLDS, description="error: rule - plain", threshold="< -0.05", figures=(-0.2, -0.25, -0.15), **more):
     effect, low, high = figures
     return JudgedPart(
-        **{"units": 40, "kind": "paired difference", "reason": ""} | more,
+        **{"units": 40, "kind": "paired difference", "reason": "", "regions": ((-math.inf, -0.05),)} | more,
         description=description,
         threshold=threshold,
         effect=effect,
@@ -210,7 +210,7 @@ UNBOUNDED = ClaimTest("mean", "x", estimate=None)
 @pytest.mark.parametrize("kind", ["mean", "paired ratio"])
 def test_a_point_is_drawn_inside_the_region_exactly_where_the_claim_is_true(test, true, untrue, kind):
     for value in [*true, *untrue]:
-        plot = interval_plot(part(threshold=test.threshold, figures=(value, value, value), kind=kind))
+        plot = interval_plot(part(regions=test.regions, figures=(value, value, value), kind=kind))
         inside = any(start <= plot.effect <= start + length for start, length in plot.regions)
         assert inside == (value in true), value
         assert 0 < plot.effect < 100
@@ -218,7 +218,7 @@ def test_a_point_is_drawn_inside_the_region_exactly_where_the_claim_is_true(test
 
 
 def test_ratios_are_drawn_on_a_logarithmic_axis():
-    plot = interval_plot(part(threshold="< 1", figures=(1, 0.25, 4), kind="paired ratio"))
+    plot = interval_plot(part(regions=((-math.inf, 1),), figures=(1, 0.25, 4), kind="paired ratio"))
     start, length = plot.interval
     assert plot.effect == pytest.approx(50)
     assert start + length / 2 == pytest.approx(50)

@@ -110,10 +110,17 @@ class ClaimTest:
             return f"> {self.low:g}"
         return f"in [{self.low:g}, {self.high:g}]"
 
+    @property
+    def regions(self) -> tuple[tuple[float, float], ...]:
+        """The intervals in which the claim is true, infinite ends included."""
+        if self.complement:
+            return (-math.inf, self.low), (self.high, math.inf)
+        return ((self.low, self.high),)
+
     def judge(self, measurements: pd.DataFrame) -> list[Finding]:
         """Estimate and compare: one finding (several for `all_of`)."""
         estimate = self.estimate(measurements)
-        return [Finding(self.description, self.threshold, estimate, self._verdict(estimate))]
+        return [Finding(self.description, self.threshold, self.regions, estimate, self._verdict(estimate))]
 
     def _bounded(self, low: float = -math.inf, high: float = math.inf, complement: bool = False) -> ClaimTest:
         if self.bounded:
@@ -156,6 +163,7 @@ class Finding:
 
     description: str
     threshold: str
+    regions: tuple[tuple[float, float], ...]
     estimate: Estimate
     verdict: Verdict
 
