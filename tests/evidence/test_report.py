@@ -376,10 +376,12 @@ def test_nothing_overflows_sideways(open_gallery, width):
     assert page.eval_on_selector_all(".card", overhang) == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_is_readable_on_what_is_behind_it(open_gallery, scheme):
-    texts = open_gallery(color_scheme=scheme).eval_on_selector_all(
-        ".chip, .how, .paper, .byline, .lead, .eyebrow, .totals dt, .figures .mark, .failures h3, .count, a, button",
+@pytest.mark.parametrize(("scheme", "media"), [("light", "screen"), ("dark", "screen"), ("dark", "print")])
+def test_text_is_readable_on_what_is_behind_it(open_gallery, scheme, media):
+    page = open_gallery(color_scheme=scheme)
+    page.emulate_media(media=media)
+    texts = page.eval_on_selector_all(
+        ".chip, .how, .paper, .byline, .lead, .eyebrow, .totals dt, .mark, .failures :is(h3, b), .count, a, button",
         """all => all.filter(one => one.offsetParent).map(one => {
             let behind = one;
             while (/, 0\\)$/.test(getComputedStyle(behind).backgroundColor) && behind.parentElement) {
