@@ -1,8 +1,8 @@
 """Exact stochastic simulation: random streams, event selection, lattices and active lists for compiled kernels.
 
-Every kernel draws from its own xoshiro256++ stream (Blackman and Vigna, 2021), a `uint64[4]` array seeded from a spawned
-`numpy.random.SeedSequence`. Realisation `i` of seed `s` is therefore the same whichever worker computes it, and no global
-generator is touched. The compiled functions are small: called from a compiled kernel they are inlined.
+Every kernel draws from its own xoshiro256++ stream (Blackman and Vigna, 2021), a `uint64[4]` array seeded from a
+spawned `numpy.random.SeedSequence`. Realisation `i` of seed `s` is therefore the same whichever worker computes it, and
+no global generator is touched. The compiled functions are small: called from a compiled kernel they are inlined.
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ def poisson(stream: Stream, mean: float) -> int:
 def first_event(rates: NDArray[np.float64], threshold: float) -> int:
     """Index of the event that a Gillespie draw selects: the first whose cumulated rate exceeds `threshold`.
 
-    `threshold` is uniform on [0, sum of rates). Where rounding carries it beyond the sum, the last event with a positive
-    rate is taken, so that an impossible event is never chosen.
+    `threshold` is uniform on [0, sum of rates). Where rounding carries it beyond the sum, the last event with a
+    positive rate is taken, so that an impossible event is never chosen.
     """
     last = -1
     for event in range(rates.shape[0]):

@@ -3,19 +3,20 @@
 | | |
 | --- | --- |
 | family | kinetics |
-| paper | U. C. Täuber, "Fluctuations and Correlations in Chemical Reaction Kinetics and Population Dynamics", 2018, arXiv:1807.01248 |
+| paper | U. C. Täuber, "Fluctuations and Correlations in Chemical Reaction Kinetics and Population Dynamics", 2018 |
+| arXiv | 1807.01248 |
 | official code | none |
 | interface | NumPy arrays in and out, pandas tables by `to_frame()` |
 | deterministic | given the seed, whatever the number of workers |
 
-Reacting particles, or individuals that breed, die and inhibit one another: first well mixed (`ReactionNetwork`, `simulate`),
-then on lattices (`Lattice` and the models), with the measurements (`observables`, `exponents`) that show what rate
-equations miss.
+Reacting particles, or individuals that breed, die and inhibit one another: first well mixed (`ReactionNetwork`,
+`simulate`), then on lattices (`Lattice` and the models), with the measurements (`observables`, `exponents`) that show
+what rate equations miss.
 
-Differences from the chapter: it is a review without code, so that every choice of discretisation is ours and stated where it
-is made. Rates are per particle and shared by the `2 d` neighbours; a hop onto the own species is blocked where sites are
-restricted; 2A -> 0 at rate k has propensity k n (n - 1) unless `convention="combinatorial"`. The literature's critical
-values and exponents were checked by simulation in the tests and in the study.
+Differences from the chapter: it is a review without code, so that every choice of discretisation is ours and stated
+where it is made. Rates are per particle and shared by the `2 d` neighbours; a hop onto the own species is blocked where
+sites are restricted; 2A -> 0 at rate k has propensity k n (n - 1) unless `convention="combinatorial"`. The literature's
+critical values and exponents were checked by simulation in the tests and in the study.
 """
 
 from interplay.kinetics.reaction_kinetics import exponents as exponents

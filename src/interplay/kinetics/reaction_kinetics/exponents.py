@@ -111,7 +111,7 @@ def fit_power_law(t: ArrayLike, y: ArrayLike, window: Window, bootstrap: int = 0
 
 
 def curvature(t: ArrayLike, y: ArrayLike, window: Window) -> float:
-    """Quadratic coefficient of ln y against ln t within a window: zero for a power law, positive where y bends upwards."""
+    """Quadratic coefficient of ln y against ln t in a window: zero for a power law, positive where y bends upwards."""
     times, values = np.asarray(t, dtype=np.float64), np.asarray(y, dtype=np.float64)
     inside = _window(times, window)
     return float(np.polyfit(*_logarithms(times[inside], values[inside]), 2)[0])

@@ -1,15 +1,15 @@
 """The lattice engine: periodic hypercubic lattices, initial conditions, runs and what they record.
 
-A model supplies the names of its species, its rates and a compiled event loop (`lattice_kernels`); the engine here draws the
-initial configuration, hands out one random stream a run, spreads runs over workers and collects the record. Results do not
-depend on the number of workers.
+A model supplies the names of its species, its rates and a compiled event loop (`lattice_kernels`); the engine here
+draws the initial configuration, hands out one random stream a run, spreads runs over workers and collects the record.
+Results do not depend on the number of workers.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
@@ -149,8 +149,8 @@ class _Run(NamedTuple):
 class LatticeModel(ABC):
     """A reaction system on a lattice. Subclasses name the species and give rates and a compiled loop.
 
-    All rates are per particle (or per site, where the model says so) and unit time; a directed rate is shared evenly by the
-    `2 d` neighbours.
+    All rates are per particle (or per site, where the model says so) and unit time; a directed rate is shared evenly by
+    the `2 d` neighbours.
     """
 
     species: ClassVar[tuple[str, ...]]
@@ -187,8 +187,8 @@ class LatticeModel(ABC):
             species -> density, an array of codes with the lattice's shape, or a function of a `numpy.random.Generator`
             that returns one.
         observables
-            Name -> function of a configuration (array of codes or occupation numbers with the lattice's shape), evaluated
-            at every recorded time.
+            Name -> function of a configuration (array of codes or occupation numbers with the lattice's shape),
+            evaluated at every recorded time.
         n_runs
             Number of independent runs.
         seed
@@ -268,7 +268,9 @@ class LatticeModel(ABC):
         state = self._background()
         if isinstance(initial, str):
             if initial != "seed":
-                raise ValueError(f"initial must be 'seed', a density, a mapping, an array or a function; got {initial!r}")
+                raise ValueError(
+                    f"initial must be 'seed', a density, a mapping, an array or a function; got {initial!r}"
+                )
             state[self.lattice.centre] = 1
             return state
         generator = np.random.default_rng(seed)
@@ -282,7 +284,9 @@ class LatticeModel(ABC):
 
     def _random(self, densities: Mapping[str, float], generator: np.random.Generator) -> NDArray[Any]:
         if unknown := sorted(set(densities) - set(self.species)):
-            raise ValueError(f"initial names species {unknown[0]!r}; {type(self).__name__} has {', '.join(self.species)}")
+            raise ValueError(
+                f"initial names species {unknown[0]!r}; {type(self).__name__} has {', '.join(self.species)}"
+            )
         shares = np.array([densities.get(name, 0.0) for name in self.species], dtype=np.float64)
         total = shares.sum()
         if not np.all(shares >= 0) or not np.isfinite(total) or (self.restricted and total > 1 + 1e-12):
@@ -309,9 +313,10 @@ class LatticeModel(ABC):
 
 
 def separated(lattice: Lattice, density: float) -> Callable[[np.random.Generator], Configuration]:
-    """Initial condition of two species in two halves along the first axis, each site occupied with probability `density`.
+    """Initial condition of two species in two halves along the first axis.
 
-    On the periodic lattice there are two fronts: at 0 and at half the first side.
+    Each site is occupied with probability `density`. On the periodic lattice there are two fronts: at 0 and at half the
+    first side.
     """
     if not 0 < density <= 1:
         raise ValueError(f"density must be above 0 and at most 1; got {density}")

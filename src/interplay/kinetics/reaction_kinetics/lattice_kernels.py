@@ -1,13 +1,13 @@
 """Compiled event loops of the lattice models, one function a model.
 
-All asynchronous loops share one clock: each of the `n` acting sites attempts events at rate `R`, so that the time to the
-next attempt is Exp(1)/(n R), and an attempt picks an acting site, one of its neighbours and an event in proportion to the
-rates; what the configuration does not allow is a null event. Attempts with null events make the process exact without any
-search for what is possible.
+All asynchronous loops share one clock: each of the `n` acting sites attempts events at rate `R`, so that the time to
+the next attempt is Exp(1)/(n R), and an attempt picks an acting site, one of its neighbours and an event in proportion
+to the rates; what the configuration does not allow is a null event. Attempts with null events make the process exact
+without any search for what is possible.
 
-A loop fills one row of the record per requested time: `counts` (time, species), and where given `moments` (time) with the
-summed squared displacements from the origin and `snapshots` (time, site). It returns the time of absorption (NaN if it did
-not happen) and the number of events that changed the configuration.
+A loop fills one row of the record per requested time: `counts` (time, species), and where given `moments` (time) with
+the summed squared displacements from the origin and `snapshots` (time, site). It returns the time of absorption (NaN if
+it did not happen) and the number of events that changed the configuration.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ def bond_percolation(rates, neighbours, state, times, stream, counts, snapshots,
 def pair_annihilation(rates, neighbours, state, times, stream, counts, snapshots, origin, shape, moments):
     """A + A -> 0 (`rates[2] == 0`) or A + A -> A (`rates[2] == 1`) with hop rate `rates[0]`.
 
-    `rates[1]` is the reaction rate of a pair of neighbours; infinite means reaction on encounter, when a particle hops onto
-    another one. With a finite rate, hops onto occupied sites are blocked.
+    `rates[1]` is the reaction rate of a pair of neighbours; infinite means reaction on encounter, when a particle hops
+    onto another one. With a finite rate, hops onto occupied sites are blocked.
     """
     hop, coagulate = rates[0], rates[2] == 1.0
     on_encounter = math.isinf(rates[1])
@@ -245,11 +245,11 @@ def two_species_annihilation(rates, neighbours, state, times, stream, counts, sn
 
 @compiled
 def lotka_volterra(rates, neighbours, state, times, stream, counts, snapshots, origin, shape, moments):
-    """Predators (1) die at `rates[0]` and eat neighbouring prey (2) at `rates[1]`; prey breed at `rates[2]` into empty sites.
+    """Predators (1) die at `rates[0]` and eat neighbouring prey (2) at `rates[1]`; prey breed at `rates[2]`.
 
-    `rates[3]` is the rate at which each site exchanges its content with a random neighbour. The acting sites are predators
-    and empty sites: an empty site that is filled by a random neighbour, if that is prey, is the birth seen from its other
-    end, and prey in the midst of prey cost nothing.
+    Prey breed into empty sites. `rates[3]` is the rate at which each site exchanges its content with a random
+    neighbour. The acting sites are predators and empty sites: an empty site that is filled by a random neighbour, if
+    that is prey, is the birth seen from its other end, and prey in the midst of prey cost nothing.
     """
     death, predation, birth = rates[0], rates[1], rates[2]
     reaction_rate = max(death + predation, birth)
@@ -321,9 +321,10 @@ def _decided(present, sites, conserving):
 def cyclic_competition(rates, neighbours, state, times, stream, counts, snapshots, origin, shape, moments):
     """Three species, each the predator of the next: A beats B, B beats C, C beats A.
 
-    `rates` = (selection, reproduction, exchange, conserving). Conserving: the loser's site goes to the winner. Otherwise it
-    becomes empty, and a neighbour reproduces into it. Every site, also an empty one, attempts exchanges with a random
-    neighbour, so that every pair of neighbours is exchanged at the same rate whatever it holds: all sites act.
+    `rates` = (selection, reproduction, exchange, conserving). Conserving: the loser's site goes to the winner.
+    Otherwise it becomes empty, and a neighbour reproduces into it. Every site, also an empty one, attempts exchanges
+    with a random neighbour, so that every pair of neighbours is exchanged at the same rate whatever it holds: all sites
+    act.
     """
     selection, reproduction = rates[0], rates[0] + rates[1]
     total_rate = reproduction + rates[2]
@@ -382,8 +383,8 @@ def cyclic_competition(rates, neighbours, state, times, stream, counts, snapshot
 def birth_death_coagulation(rates, neighbours, state, times, stream, counts, snapshots, origin, shape, moments):
     """A -> 2A, A -> 0, 2A -> A on occupation numbers, with hopping; `rates` = (death, birth, coagulation, hop).
 
-    Offspring stay on the parent's site; one particle is removed from a site of n at rate coagulation * n (n - 1). The pair
-    to coagulate is found by rejection under the largest occupation seen.
+    Offspring stay on the parent's site; one particle is removed from a site of n at rate coagulation * n (n - 1). The
+    pair to coagulate is found by rejection under the largest occupation seen.
     """
     death, birth, coagulation = rates[0], rates[1], rates[2]
     linear = death + birth + rates[3]

@@ -62,7 +62,7 @@ class ContactProcess(LatticeModel):
 
 
 class BondPercolation(LatticeModel):
-    """Bond directed percolation with synchronous generations: an active site activates each neighbour with `probability`.
+    """Bond directed percolation: in each generation an active site activates each neighbour with `probability`.
 
     Times are generations. `critical_probability` is for the lattice's `2 d` forward bonds: in one dimension two, in two
     dimensions four (the body-centred cubic lattice of the literature).
@@ -82,7 +82,8 @@ class BirthDeathCoagulation(LatticeModel):
     """A -> 2A, A -> 0 and 2A -> A on occupation numbers, with hopping to a random neighbour.
 
     A site of n particles loses one by coagulation at rate coagulation * n (n - 1), so that mean field is
-    da/dt = (birth - death) a - coagulation a^2, with its threshold at birth = death. Offspring stay on the parent's site.
+    da/dt = (birth - death) a - coagulation a^2, with its threshold at birth = death. Offspring stay on the parent's
+    site.
 
     Parameters
     ----------
@@ -150,8 +151,8 @@ class PairAnnihilation(LatticeModel):
 class TwoSpeciesAnnihilation(LatticeModel):
     """A + B -> 0 on encounter of hopping particles; a hop onto the own species is blocked.
 
-    With equal hop rates the charge (A minus B) obeys the diffusion equation exactly on average, blocked hops included: its
-    initial fluctuations decide the density at late times, sqrt(rho_A(0) / pi) (8 pi D t)^(-d/4) for d < 4.
+    With equal hop rates the charge (A minus B) obeys the diffusion equation exactly on average, blocked hops included:
+    its initial fluctuations decide the density at late times, sqrt(rho_A(0) / pi) (8 pi D t)^(-d/4) for d < 4.
 
     Parameters
     ----------
@@ -178,10 +179,11 @@ class TwoSpeciesAnnihilation(LatticeModel):
 
 
 class LotkaVolterra(LatticeModel):
-    """Predators A -> 0 (`death`), prey B -> 2B into an empty neighbour (`birth`), A + neighbouring B -> 2A (`predation`).
+    """Predators A -> 0 (`death`), prey B -> 2B (`birth`), predators eat and breed A + B -> 2A (`predation`).
 
-    Every site also exchanges its content with a random neighbour at rate `hop`. A run from "seed" puts one predator into a
-    lattice full of prey. Mean field with capacity one has its predators' threshold at predation = death.
+    Prey breed into empty neighbours, predators eat neighbouring prey. Every site also exchanges its content with a
+    random neighbour at rate `hop`. A run from "seed" puts one predator into a lattice full of prey. Mean field with
+    capacity one has its predators' threshold at predation = death.
     """
 
     species = ("predator", "prey")
@@ -230,7 +232,7 @@ class RockPaperScissors(_CyclicCompetition):
 
 
 class MayLeonard(_CyclicCompetition):
-    """A + B -> A, B + C -> B, C + A -> C at rate `selection`, and each breeds into empty neighbours at rate `reproduction`.
+    """A + B -> A, B + C -> B, C + A -> C at rate `selection`; each breeds into empty sites at rate `reproduction`.
 
     Every site, empty ones included, exchanges its content with a random neighbour at rate `exchange`, so that
     D = exchange / d; this is the reading in which the mobility 2 exchange / L^2 of the literature is the area that an

@@ -2,8 +2,8 @@
 
 Reaction r consumes m_rs and changes n_s by v_rs at rate constant k_r. Its propensity is
 
-    a_r(n) = k_r prod_s n_s (n_s - 1) ... (n_s - m_rs + 1)            convention "falling", the chapter's master equation
-    a_r(n) = k_r prod_s binomial(n_s, m_rs)                           convention "combinatorial"
+    a_r(n) = k_r prod_s n_s (n_s - 1) ... (n_s - m_rs + 1)     convention "falling", that of the chapter
+    a_r(n) = k_r prod_s binomial(n_s, m_rs)                    convention "combinatorial"
 
 and the rate equation dn/dt = sum_r v_r k_r prod_s n_s^m_rs (over m_rs! for "combinatorial"). For 2A -> 0 in the first
 convention da/dt = -2 k a^2, hence a(t) = a0 / (1 + 2 k a0 t).

@@ -1,7 +1,7 @@
 """What is measured on configurations, time series and records of lattice models.
 
-A configuration is an array with the lattice's shape that holds codes (0 empty, i + 1 for species i) or occupation numbers;
-boundaries are periodic. `species` is a code; None means any particle.
+A configuration is an array with the lattice's shape that holds codes (0 empty, i + 1 for species i) or occupation
+numbers; boundaries are periodic. `species` is a code; None means any particle.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ __all__ = [
     "autocorrelation",
     "correlation_length",
     "density",
+    "front_gaps",
+    "front_positions",
     "front_profile",
     "interparticle_gaps",
     "pair_correlation",
@@ -44,8 +46,8 @@ class StructureFactor(NamedTuple):
 class Spread(NamedTuple):
     """Spreading from a seed, each (K,).
 
-    `number` N(t) averages over all runs, extinct ones included; `survival` P(t) is the share still alive; `radius_squared`
-    R2(t) averages the squared displacement over all particles of all runs (NaN once none is left).
+    `number` N(t) averages over all runs, extinct ones included; `survival` P(t) is the share still alive;
+    `radius_squared` R2(t) averages the squared displacement over all particles of all runs (NaN once none is left).
     """
 
     number: NDArray[np.float64]
@@ -160,8 +162,8 @@ def spread(runs: LatticeRuns) -> Spread:
 def segregation_index(configuration: Configuration) -> float:
     """(same - other) / (same + other) over pairs of consecutive particles along all lattice lines.
 
-    Zero for a random mixture of two equally dense species, one for complete segregation, whatever the density: empty sites
-    between the two particles of a pair do not count. NaN with fewer than two particles on every line.
+    Zero for a random mixture of two equally dense species, one for complete segregation, whatever the density: empty
+    sites between the two particles of a pair do not count. NaN with fewer than two particles on every line.
     """
     same = other = 0
     for axis in range(configuration.ndim):
@@ -182,6 +184,32 @@ def segregation_index(configuration: Configuration) -> float:
     return (same - other) / (same + other) if same + other else float("nan")
 
 
+def front_gaps(configuration: Configuration) -> NDArray[np.float64]:
+    """Distances between the last A and the first B at the two fronts of a ring that started `separated`, (2,).
+
+    The gap is the front's own width, without the wandering of its centre. NaN where a species is gone.
+    """
+    if configuration.ndim != 1:
+        raise ValueError(f"gaps are defined in one dimension; got a configuration of shape {configuration.shape}")
+    # A quarter turn puts the half of A into the middle, away from the boundary.
+    turned = np.roll(configuration, len(configuration) // 4)
+    a, b = np.flatnonzero(turned == 1), np.flatnonzero(turned == 2)
+    if a.size == 0 or b.size == 0 or b[0] > a[0] or b[-1] < a[-1]:
+        return np.full(2, np.nan)
+    return np.array([a[0] - b[b < a[0]][-1], b[b > a[-1]][0] - a[-1]], dtype=np.float64)
+
+
+def front_positions(reactions: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """Signed distances of reactions from the initial interface of a ring that started `separated`, (events,).
+
+    `reactions` (events, 3) as recorded by a run; a reaction sits half-way between its sites, and the front at 0 is folded
+    onto the one in the middle.
+    """
+    step = (reactions[:, 2] - reactions[:, 1] + side / 2) % side - side / 2
+    half = side / 2
+    return (reactions[:, 1] + 0.5 * step + 0.5 + half / 2) % half - half / 2
+
+
 def front_profile(
     times: ArrayLike, positions: ArrayLike, edges: ArrayLike, group: ArrayLike | None = None
 ) -> FrontProfile:
@@ -194,8 +222,8 @@ def front_profile(
     edges
         (W + 1,) edges of the time windows.
     group
-        Left out, the width is that of the pooled profile, wandering of the front included. (events,) labels of runs: the
-        width within a run, averaged over runs (windows with fewer than two reactions of a run do not count).
+        Left out, the width is that of the pooled profile, wandering of the front included. (events,) labels of runs:
+        the width within a run, averaged over runs (windows with fewer than two reactions of a run do not count).
     """
     times, positions, edges = (np.asarray(a, dtype=np.float64) for a in (times, positions, edges))
     window = np.searchsorted(edges, times, side="right") - 1
@@ -222,7 +250,10 @@ def front_profile(
 
 
 def interparticle_gaps(configuration: Configuration) -> NDArray[np.int64]:
-    """Distances between consecutive particles on a ring; for coagulation x = gap * density obeys (pi x / 2) exp(-pi x^2/4)."""
+    """Distances between consecutive particles on a ring.
+
+    For coagulation x = gap * density tends to the distribution (pi x / 2) exp(-pi x^2 / 4).
+    """
     if configuration.ndim != 1:
         raise ValueError(f"gaps are defined in one dimension; got a configuration of shape {configuration.shape}")
     places = np.flatnonzero(configuration)
@@ -230,7 +261,7 @@ def interparticle_gaps(configuration: Configuration) -> NDArray[np.int64]:
 
 
 def autocorrelation(series: ArrayLike) -> NDArray[np.float64]:
-    """Normalised autocorrelation of (..., K) series at lags 0..K-1, averaged over the leading axes; unbiased in the lag."""
+    """Normalised autocorrelation at lags 0..K-1 of (..., K) series, averaged over the leading axes."""
     x = np.atleast_2d(np.asarray(series, dtype=np.float64))
     x = (x - x.mean(axis=-1, keepdims=True)).reshape(-1, x.shape[-1])
     size = x.shape[-1]

@@ -68,7 +68,7 @@ class Trajectories:
 
 @dataclass(frozen=True)
 class Moments:
-    """Means (K, S) and covariances (K, S, S) of the rate equation (covariance zero) or the linear noise approximation."""
+    """Means (K, S) and covariances (K, S, S) of the linear noise approximation; zero covariance for rate equations."""
 
     times: NDArray[np.float64]
     means: NDArray[np.float64]

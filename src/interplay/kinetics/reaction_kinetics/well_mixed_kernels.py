@@ -1,7 +1,7 @@
 """Compiled loops of the well-mixed solvers: Gillespie's direct method and tau-leaping.
 
-A network is handed over in flat arrays (`compile_network`), so that an event touches only the reactants of the reactions
-that it influences.
+A network is handed over in flat arrays (`compile_network`), so that an event touches only the reactants of the
+reactions that it influences.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def direct_method(network, n0, times, streams, counts, absorbed_at, events):
 
 @compiled
 def _leap(network, n, propensities, epsilon):
-    """Largest leap that changes no propensity by more than about `epsilon` of itself (Cao, Gillespie, Petzold 2006, eq. 33).
+    """Largest leap that changes no propensity by more than about `epsilon` of itself (Cao, Gillespie, Petzold 2006).
 
     Zero where a reactant of a possible reaction has fewer than ten particles: exact steps must be taken.
     """
@@ -148,7 +148,10 @@ def _leap(network, n, propensities, epsilon):
 
 @compiled
 def tau_leaping(network, n, times, stream, counts, epsilon):
-    """Explicit tau-leaping with exact steps where it does not pay; returns (absorbed at, leaps, exact steps, rejected)."""
+    """Explicit tau-leaping, with exact steps where it does not pay.
+
+    Returns (absorbed at, leaps, exact steps, rejected leaps).
+    """
     reactions = network.constants.shape[0]
     propensities = np.empty(reactions)
     fired = np.empty(reactions, np.int64)
