@@ -1,7 +1,7 @@
 """Which code a trial's numbers come from: a hash of the study and of all that it imports from the same package.
 
-A finished trial is reused only when its fingerprint still fits. Comments, docstrings, formatting, claims and figures change no
-number, so they do not count; neither does the harness.
+A finished trial is reused only when its fingerprint still fits. Comments, docstrings, formatting, claims and figures
+change no number, so they do not count; neither does the harness.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@
         outcome.json           claims with verdicts
         figure.svg
 
-Every file is written beside its place and moved there in one step, so a reader never sees half a file and a killed writer leaves
-none. The key is a hash of what decides the numbers (settings, code, versions): several processes may write the same run, since they
-write the same content.
+Every file is written beside its place and moved there in one step, so a reader never sees half a file and a killed
+writer leaves none. The key is a hash of what decides the numbers (settings, code, versions): several processes may
+write the same run, since they write the same content.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The outcome of a run: which claims hold, by which figures, from which settings, versions and machine. Plain data, stored as JSON."""
+"""The outcome of a run: which claims hold, by which figures, from which settings and versions. Stored as JSON."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def run(
     seeds
         Number of trials; the preset's number if None.
     jobs
-        Trials at a time; one a core if None. Every trial computes with one thread, so its numbers do not depend on `jobs`.
+        Trials at a time; one a core if None. A trial computes with one thread, so its numbers do not depend on `jobs`.
     backend
         joblib's backend: loky on this machine; ray and dask on a cluster.
     on_progress
@@ -161,7 +161,7 @@ def _results(
                 waiting.discard(result.seed)
                 yield result
     except _worker_deaths() as error:
-        # A worker that was killed (memory, a crash below Python) takes its trial along; what it computed before is kept.
+        # A worker that was killed (memory, a crash below Python) takes its trial along; finished trials are kept.
         for seed in sorted(waiting):
             yield _TrialResult(seed, None, Failure(seed=seed, error=f"worker died: {error}", traceback=""), 0.0)
 
@@ -173,7 +173,7 @@ def _parallel(backend: Backend, jobs: int) -> Iterator[joblib.Parallel]:
             _require("ray", backend)
             from ray.util.joblib import register_ray
 
-            register_ray()
+            register_ray()  # type: ignore[no-untyped-call]
         elif backend == "dask":
             _require("distributed", backend)
             from distributed import Client, get_client
@@ -182,7 +182,8 @@ def _parallel(backend: Backend, jobs: int) -> Iterator[joblib.Parallel]:
                 get_client()
             except ValueError:
                 address = os.environ.get("DASK_SCHEDULER_ADDRESS")
-                stack.enter_context(Client(address) if address else Client(n_workers=jobs, threads_per_worker=1))
+                cluster = {"address": address} if address else {"n_workers": jobs, "threads_per_worker": 1}
+                stack.enter_context(Client(**cluster))  # type: ignore[no-untyped-call]
         threads = {"inner_max_num_threads": 1} if backend == "loky" else {}
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=jobs, **threads))
         yield joblib.Parallel(return_as="list" if backend == "ray" else "generator_unordered")
@@ -215,7 +216,7 @@ def _run_trial(study: Study, config: StudyConfig, seed: int) -> _TrialResult:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread for every numeric library: sums depend on how they are split, and two busy pools fight for the cores."""
+    """One thread for every numeric library: sums depend on how they are split, and busy pools fight for the cores."""
     torch, numba = sys.modules.get("torch"), sys.modules.get("numba")
     before = (torch.get_num_threads() if torch else None, numba.get_num_threads() if numba else None)
     with threadpool_limits(1):

@@ -70,7 +70,7 @@ class Measurement(NamedTuple):
     value
         The number; NaN says "measured, but undefined here".
     step, x, item
-        Optional coordinates: a training step, a real coordinate (time, frequency, distance), a label (a corruption, a country).
+        Optional coordinates: a training step, a real number (time, frequency, distance), a label (a corruption).
     """
 
     condition: str
@@ -205,8 +205,8 @@ class Study:
         return self._figure(measurements)
 
     def __reduce__(self) -> Any:
-        # A worker imports the study by name where it can: claims are closures, and shipping them with every trial would cost more
-        # than a short trial does.
+        # A worker imports the study by name where it can: claims are closures, and shipping them with every trial would
+        # cost more than a short trial does.
         module = self.trial_function.__module__
         for name, value in vars(sys.modules.get(module, object)).items():
             if value is self and module != "__main__" and importlib.util.find_spec(module):
