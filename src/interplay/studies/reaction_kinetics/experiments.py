@@ -1,24 +1,14 @@
-"""Reaction kinetics: what rate equations miss when particles and populations fluctuate in space.
-
-Nine experiments, each next to what mean field says: spreading at the extinction threshold under site exclusion (K1) and
-under pair coagulation (K2), pair annihilation (K3), two-species annihilation (K4) and its front (K5), predators and prey
-(K6, K7), cyclic competition (K8, K9). A trial runs all of them once; the interval is over trials.
-"""
+"""The nine experiments of the study, each a function of the settings and a seed that yields measurements."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
-from pandas import DataFrame
-from pydantic import Field, PositiveFloat, PositiveInt
 
-from interplay.evidence.claims import all_of, difference, mean, proportion, ratio
-from interplay.evidence.study import Measurement, Study, StudyConfig
+from interplay.evidence.study import Measurement
 from interplay.kinetics.reaction_kinetics import (
     BirthDeathCoagulation,
     ContactProcess,
@@ -33,7 +23,7 @@ from interplay.kinetics.reaction_kinetics import (
     separated,
     simulate,
 )
-from interplay.kinetics.reaction_kinetics.exponents import CriticalPoint, fit_power_law, local_slope, scan_critical
+from interplay.kinetics.reaction_kinetics.exponents import fit_power_law, local_slope, scan_critical
 from interplay.kinetics.reaction_kinetics.mean_field_front import mean_field_front
 from interplay.kinetics.reaction_kinetics.observables import (
     Spread,
@@ -48,102 +38,12 @@ from interplay.kinetics.reaction_kinetics.observables import (
     structure_factor,
 )
 
+if TYPE_CHECKING:
+    from interplay.studies.reaction_kinetics import Config
+
 CRITICAL_MOBILITY = 4.5e-4  # Reichenbach, Mobilia and Frey 2007, at selection = reproduction = 1
 PREDATOR_DEATH = 0.2
-LV_MEAN_FIELD_FREQUENCY = 0.1 * np.sqrt(15.0)  # predation = birth = 1, death = 0.2, capacity 1
-SPECIES_COLOURS = ListedColormap(["#ffffff", "#0072b2", "#d55e00", "#009e73"])
-
-
-class Config(StudyConfig):
-    """Sizes of the nine experiments, for one trial."""
-
-    spreading_runs: PositiveInt = Field(4000, description="K1: contact processes from one seed")
-    spreading_time: PositiveFloat = Field(1000.0, gt=100, description="K1: last time")
-    inhibition_runs: PositiveInt = Field(1000, description="K2: runs at each birth rate of the scan (4 x at the threshold)")
-    inhibition_time: PositiveFloat = Field(400.0, gt=60, description="K2: last time")
-    inhibition_scan: tuple[float, ...] = Field((3.06, 3.10, 3.14, 3.18, 3.22), description="K2: birth rates; death = 1")
-    annihilation_sites: PositiveInt = Field(1_000_000, description="K3: sites in one dimension")
-    annihilation_time: PositiveFloat = Field(3000.0, gt=50, description="K3, K4: last time in one dimension")
-    mixture_sites: PositiveInt = Field(200_000, description="K4: sites in one dimension")
-    mixture_side: PositiveInt = Field(768, description="K4: side in two dimensions")
-    front_runs: PositiveInt = Field(100, description="K5: runs, with two fronts each")
-    front_sites: PositiveInt = Field(1000, description="K5: sites")
-    front_time: PositiveFloat = Field(2000.0, gt=100, description="K5: last time on the lattice")
-    predation_side: PositiveInt = Field(64, description="K6: side")
-    predation_time: PositiveInt = Field(1000, gt=300, description="K6: last time; the first 200 are left out")
-    predation_runs: PositiveInt = Field(8, description="K6: runs for a spectrum")
-    invasion_side: PositiveInt = Field(256, description="K7: side")
-    invasion_runs: PositiveInt = Field(2000, description="K7: runs at each predation rate of the scan (2 x at the threshold)")
-    invasion_time: PositiveFloat = Field(1000.0, gt=150, description="K7: last time")
-    invasion_scan: tuple[float, ...] = Field((0.377, 0.381, 0.385, 0.389, 0.393), description="K7: predation rates")
-    cyclic_side: PositiveInt = Field(256, description="K8: side")
-    cyclic_time: PositiveFloat = Field(300.0, description="K8: last time; lengths average over its second half")
-    diversity_side: PositiveInt = Field(64, description="K9: side; runs last side^2 / 10")
-    diversity_runs: PositiveInt = Field(12, description="K9: runs at each mobility")
-    mobilities: tuple[float, ...] = Field((0.2, 0.5, 1.0, 2.0, 5.0), description="K9: in units of the critical one")
-    claims: tuple[str, ...] = Field(
-        ("K1", "K2", "K3", "K4", "K5", "K6", "K7", "K8", "K9"), description="experiments to run"
-    )
-
-
-study = Study(
-    "reaction-kinetics",
-    Config,
-    presets={
-        "smoke": {
-            "spreading_runs": 200,
-            "spreading_time": 101.0,
-            "annihilation_sites": 20_000,
-            "annihilation_time": 100.0,
-            "claims": ("K1", "K3"),
-        },
-        "cpu": {},
-        "paper": {
-            "spreading_runs": 100_000,
-            "spreading_time": 10_000.0,
-            "inhibition_runs": 20_000,
-            "inhibition_time": 4000.0,
-            "annihilation_sites": 16_000_000,
-            "annihilation_time": 30_000.0,
-            "mixture_sites": 16_000_000,
-            "mixture_side": 4096,
-            "front_runs": 4000,
-            "front_sites": 8000,
-            "front_time": 100_000.0,
-            "predation_side": 256,
-            "predation_time": 4000,
-            "predation_runs": 64,
-            "invasion_side": 2048,
-            "invasion_runs": 100_000,
-            "invasion_time": 10_000.0,
-            "cyclic_side": 512,
-            "cyclic_time": 3000.0,
-            "diversity_side": 200,
-            "diversity_runs": 100,
-        },
-    },
-    seeds={"smoke": 2, "cpu": 5, "paper": 20},
-    caveat="Exponents come from windows of two to three decades in time; corrections to scaling are part of what is measured.",
-)
-
-
-@study.trial
-def trial(config: Config, seed: int) -> Iterator[Measurement]:
-    """Run the experiments one after the other, each from its own branch of the seed."""
-    experiments = {
-        "K1": spreading,
-        "K2": inhibition,
-        "K3": annihilation,
-        "K4": segregation,
-        "K5": fronts,
-        "K6": oscillations,
-        "K7": invasion,
-        "K8": patterns,
-        "K9": diversity,
-    }
-    for number, (name, experiment) in enumerate(experiments.items()):
-        if name in config.claims:
-            yield from experiment(config, np.random.SeedSequence([seed, number]))
+MEAN_FIELD_FREQUENCY = float(0.1 * np.sqrt(15.0))  # predators and prey at predation = birth = capacity = 1, death = 0.2
 
 
 def spreading(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurement]:
@@ -165,8 +65,8 @@ def spreading(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurem
     yield from _curve("well-mixed SSA", "N(t)", times, mixed.mean()[:, 0])
     yield from _curve("well-mixed SSA", "P(t)", times, mixed.survival())
     early = (3.0, 100.0)
-    yield Measurement("well-mixed SSA", "theta", fit_power_law(times, mixed.mean()[:, 0], early).value)
-    yield Measurement("well-mixed SSA", "delta", -fit_power_law(times, mixed.survival(), early).value)
+    yield Measurement("well-mixed SSA", "theta", _exponent(times, mixed.mean()[:, 0], early))
+    yield Measurement("well-mixed SSA", "delta", -_exponent(times, mixed.survival(), early))
 
 
 def inhibition(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurement]:
@@ -177,7 +77,7 @@ def inhibition(config: Config, seed: np.random.SeedSequence) -> Iterator[Measure
         lambda birth: BirthDeathCoagulation(lattice, birth),
         config.inhibition_scan, times, window, config.inhibition_runs, 4 * config.inhibition_runs, seed,
     )  # fmt: skip
-    yield Measurement("birth-death-coagulation", "critical birth", critical.value)
+    yield Measurement("birth-death-coagulation", "critical birth", critical)
     yield from _exponents("birth-death-coagulation", times, final, window)
     yield from _curve("birth-death-coagulation", "P(t)", times, final.survival)
 
@@ -192,7 +92,7 @@ def annihilation(config: Config, seed: np.random.SeedSequence) -> Iterator[Measu
     window = (30.0, min(1000.0, config.annihilation_time))
     yield from _curve("A + A", "density", times, density)
     yield from _curve("A + A", "density / exact", times, density / exact)
-    yield Measurement("A + A", "decay exponent", fit_power_law(times, density, window).value)
+    yield Measurement("A + A", "decay exponent", _exponent(times, density, window))
     late = np.array([window[1]])
     reach = 200
     seen = model.run(late, 1.0, {"g": lambda c: pair_correlation(c, reach)}, seed=branches[1]).observed["g"][0, 0]
@@ -203,14 +103,18 @@ def annihilation(config: Config, seed: np.random.SeedSequence) -> Iterator[Measu
     network = ReactionNetwork.from_string("2A -> 0 @ k", {"k": 0.5 / particles})
     mixed = simulate(network, [particles], times, seed=branches[1]).mean()[:, 0] / particles
     yield from _curve("well-mixed SSA", "density", times, mixed)
-    yield Measurement("well-mixed SSA", "decay exponent", fit_power_law(times, mixed, (30.0, 300.0)).value)
+    yield Measurement("well-mixed SSA", "decay exponent", _exponent(times, mixed, (30.0, 300.0)))
 
 
 def segregation(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurement]:
     """K4: A + B -> 0 from an even mixture, and A + A -> 0 on the same lattice."""
     line, plane = Lattice((config.mixture_sites,)), Lattice((config.mixture_side, config.mixture_side))
     for lattice, times, window in (
-        (line, np.geomspace(1.0, config.annihilation_time, 41), (100.0, config.annihilation_time)),
+        (
+            line,
+            np.geomspace(1.0, config.annihilation_time, 41),
+            (min(100.0, config.annihilation_time / 3), config.annihilation_time),
+        ),
         (plane, np.geomspace(1.0, 300.0, 31), (10.0, 300.0)),
     ):
         first, second = seed.spawn(2)
@@ -219,13 +123,19 @@ def segregation(config: Config, seed: np.random.SeedSequence) -> Iterator[Measur
         alone = PairAnnihilation(lattice).run(times, 1.0, seed=second).density()[0]
         density = mixture.density("A")[0]
         diffusion = 0.5 / lattice.dimensions
-        yield Measurement(f"A + B, {name}", "decay exponent", fit_power_law(times, density, window).value)
-        yield Measurement(f"A + A, {name}", "decay exponent", fit_power_law(times, alone, window).value)
+        yield Measurement(f"A + B, {name}", "decay exponent", _exponent(times, density, window))
+        yield Measurement(f"A + A, {name}", "decay exponent", _exponent(times, alone, window))
         yield Measurement(f"A + B, {name}", "segregation index", float(mixture.observed["index"][0, -1]))
         yield from _curve(f"A + B, {name}", "density", times, density)
         yield from _curve(f"A + A, {name}", "density", times, alone)
         formula = np.sqrt(0.5 / np.pi) * (8 * np.pi * diffusion * times) ** (-lattice.dimensions / 4)
         yield from _curve(f"A + B, {name}", "density / formula", times, density / formula)
+
+    strip = Lattice((128,))
+    moments = np.linspace(0.0, 320.0, 81)
+    picture = TwoSpeciesAnnihilation(strip).run(moments, 1.0, {"picture": np.copy}, seed=seed.spawn(1)[0]).observed
+    codes = picture["picture"][0]
+    yield from _curve("A + B, d=1", "space-time", np.arange(codes.size), codes.ravel())
 
 
 def fronts(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurement]:
@@ -237,7 +147,7 @@ def fronts(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurement
     gap = runs.observed["gap"].mean(axis=(0, 2))
     window = (30.0, config.front_time)
     yield from _curve("front, d=1", "gap", times, gap)
-    yield Measurement("front, d=1", "gap exponent", fit_power_law(times, gap, window).value)
+    yield Measurement("front, d=1", "gap exponent", _exponent(times, gap, window))
 
     reactions = np.concatenate(runs.reactions)
     edges = np.geomspace(30.0, config.front_time, 9)
@@ -245,16 +155,16 @@ def fronts(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurement
     middle = np.sqrt(edges[1:] * edges[:-1])
     yield from _curve("front, d=1", "width of the profile", middle, profile.width)
     yield from _curve("front, d=1", "reactions", middle, profile.reactions / np.diff(edges))
-    yield Measurement("front, d=1", "width exponent", fit_power_law(middle, profile.width, window).value)
+    yield Measurement("front, d=1", "width exponent", _exponent(middle, profile.width, window))
 
     long = np.geomspace(100.0, 10_000.0, 21)
     mean_field = mean_field_front(long, density=0.5)
     yield from _curve("mean field", "width of the profile", long, mean_field.width)
-    yield Measurement("mean field", "width exponent", fit_power_law(long, mean_field.width, (1000.0, 10_000.0)).value)
+    yield Measurement("mean field", "width exponent", _exponent(long, mean_field.width, (1000.0, 10_000.0)))
 
 
 def oscillations(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurement]:
-    """K6: spectra of the predators on the lattice, with and without mixing, well mixed, and the damped rate equation."""
+    """K6: spectra of the predators on the lattice and well mixed, and the damped rate equation."""
     lattice = Lattice((config.predation_side, config.predation_side))
     times, start = np.arange(1.0, config.predation_time + 1), {"predator": 0.3, "prey": 0.3}
     branches = seed.spawn(6)
@@ -289,7 +199,7 @@ def invasion(config: Config, seed: np.random.SeedSequence) -> Iterator[Measureme
         lambda predation: LotkaVolterra(lattice, predation, death=PREDATOR_DEATH),
         config.invasion_scan, times, window, config.invasion_runs, 2 * config.invasion_runs, seed,
     )  # fmt: skip
-    yield Measurement("predators", "critical predation", critical.value)
+    yield Measurement("predators", "critical predation", critical)
     yield from _exponents("predators", times, final, window)
     yield from _curve("predators", "P(t)", times, final.survival)
 
@@ -297,7 +207,7 @@ def invasion(config: Config, seed: np.random.SeedSequence) -> Iterator[Measureme
 def patterns(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurement]:
     """K8: correlation lengths and structure factors of both cyclic games at equal rates."""
     lattice = Lattice((config.cyclic_side, config.cyclic_side))
-    times = config.cyclic_time * np.linspace(0.5, 1.0, 6)
+    times = config.cyclic_time * np.linspace(0.5, 1.0, 16)
     crop = min(96, config.cyclic_side)
     observables = {
         "length": lambda c: correlation_length(c, species=1),
@@ -329,3 +239,76 @@ def diversity(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurem
         runs = model.run([config.diversity_side**2 / 10], 0.75, n_runs=config.diversity_runs, seed=branch)
         for number, lost in enumerate((runs.counts[:, 0] == 0).any(axis=1)):
             yield Measurement(f"mobility {factor:g} Mc", "species lost", float(lost), x=factor, item=str(number))
+
+
+def _light_cone(time: float) -> int:
+    """Sites that a cluster from one seed does not outgrow: critical DP spreads as t^(1/z), far below this."""
+    return 256 + 16 * int(np.ceil(time ** (1 / 1.5807)))
+
+
+def _at_threshold(
+    model: Callable[[float], LatticeModel],
+    parameters: Sequence[float],
+    times: NDArray[np.float64],
+    window: tuple[float, float],
+    runs: int,
+    final_runs: int,
+    seed: np.random.SeedSequence,
+) -> tuple[float, Spread]:
+    """Locate the threshold where N(t) is straight in log-log, then spread from one seed there with fresh runs."""
+    branches = iter(seed.spawn(len(parameters) + 1))
+
+    def particles(parameter: float) -> tuple[ArrayLike, ArrayLike]:
+        return times, spread(model(parameter).run(times, "seed", n_runs=runs, seed=next(branches))).number
+
+    try:
+        critical = scan_critical(particles, parameters, window).value
+    except ValueError:  # too few runs to bracket the threshold, or all of them extinct
+        critical = float("nan")
+    parameter = float(np.median(parameters)) if np.isnan(critical) else critical
+    return critical, spread(model(parameter).run(times, "seed", n_runs=final_runs, seed=next(branches)))
+
+
+def _exponent(times: NDArray[np.float64], values: NDArray[np.float64], window: tuple[float, float]) -> float:
+    """Slope in log-log; undefined where a value in the window is zero or undefined itself."""
+    inside = (times >= window[0]) & (times <= window[1])
+    return fit_power_law(times, values, window).value if (values[inside] > 0).all() else float("nan")
+
+
+def _exponents(
+    condition: str, times: NDArray[np.float64], seen: Spread, window: tuple[float, float]
+) -> Iterator[Measurement]:
+    """Theta, delta and 2/z of spreading."""
+    yield Measurement(condition, "theta", _exponent(times, seen.number, window))
+    yield Measurement(condition, "delta", -_exponent(times, seen.survival, window))
+    yield Measurement(condition, "2/z", _exponent(times, seen.radius_squared, window))
+
+
+def _curve(condition: str, metric: str, x: ArrayLike, values: ArrayLike) -> Iterator[Measurement]:
+    for coordinate, value in zip(np.asarray(x).tolist(), np.asarray(values).tolist(), strict=True):
+        yield Measurement(condition, metric, float(value), x=float(coordinate))
+
+
+def _spectrum(condition: str, densities: NDArray[np.float64]) -> Iterator[Measurement]:
+    """Averaged spectrum of the predators after the first fifth, its highest peak and the plateau below."""
+    peak = spectral_peak(densities[:, densities.shape[1] // 5 :], 1.0, smoothing=2)
+    yield Measurement(condition, "peak / plateau", peak.ratio)
+    yield Measurement(condition, "peak frequency", peak.frequency)
+    low = peak.frequencies < 1.0
+    yield from _curve(condition, "spectrum", peak.frequencies[low], peak.power[low])
+
+
+def _well_mixed_predators(sites: int) -> ReactionNetwork:
+    """Predation = birth = 1 with carrying capacity `sites`: A predators, B prey."""
+    return ReactionNetwork.from_string(
+        "A -> 0 @ death; B -> 2B @ 1; 2B -> B @ crowding; A + B -> A @ crowding; A + B -> 2A @ crowding",
+        {"death": PREDATOR_DEATH, "crowding": 1 / sites},
+    )
+
+
+def _coexistence(predation: float) -> float:
+    """Predators a site at the mean-field fixed point with birth = capacity = 1; none below predation = death."""
+    return max(0.0, (1 - PREDATOR_DEATH / predation) / (predation + 1))
+
+
+IN_ORDER = (spreading, inhibition, annihilation, segregation, fronts, oscillations, invasion, patterns, diversity)
