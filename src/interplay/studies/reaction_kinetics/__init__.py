@@ -25,16 +25,15 @@ class Config(StudyConfig):
 
     spreading_runs: PositiveInt = Field(4000, description="K1: contact processes from one seed")
     spreading_time: PositiveFloat = Field(1000.0, gt=100, description="K1: last time")
-    inhibition_runs: PositiveInt = Field(
-        1000, description="K2: runs at each birth rate of the scan (4 x at the threshold)"
-    )
+    inhibition_runs: PositiveInt = Field(4000, description="K2: runs from one seed at the threshold")
+    inhibition_sites: PositiveInt = Field(15_000, description="K2: sites of the scan for the threshold")
     inhibition_time: PositiveFloat = Field(400.0, gt=60, description="K2: last time")
-    inhibition_scan: tuple[float, ...] = Field((3.06, 3.10, 3.14, 3.18, 3.22), description="K2: birth rates; death = 1")
+    inhibition_scan: tuple[float, ...] = Field((3.06, 3.10, 3.14, 3.18), description="K2: birth rates; death = 1")
     annihilation_sites: PositiveInt = Field(1_000_000, description="K3: sites in one dimension")
     annihilation_time: PositiveFloat = Field(3000.0, gt=50, description="K3, K4: last time in one dimension")
     mixture_sites: PositiveInt = Field(200_000, description="K4: sites in one dimension")
     mixture_side: PositiveInt = Field(768, description="K4: side in two dimensions")
-    front_runs: PositiveInt = Field(100, description="K5: runs, with two fronts each")
+    front_runs: PositiveInt = Field(200, description="K5: runs, with two fronts each")
     front_sites: PositiveInt = Field(1000, description="K5: sites")
     front_time: PositiveFloat = Field(2000.0, gt=100, description="K5: last time on the lattice")
     predation_side: PositiveInt = Field(64, description="K6: side")
@@ -60,7 +59,8 @@ study = Study(
         "smoke": {
             "spreading_runs": 200,
             "spreading_time": 101.0,
-            "inhibition_runs": 20,
+            "inhibition_runs": 40,
+            "inhibition_sites": 200,
             "inhibition_time": 61.0,
             "annihilation_sites": 20_000,
             "annihilation_time": 150.0,
@@ -84,7 +84,8 @@ study = Study(
         "paper": {
             "spreading_runs": 100_000,
             "spreading_time": 10_000.0,
-            "inhibition_runs": 20_000,
+            "inhibition_runs": 50_000,
+            "inhibition_sites": 1_000_000,
             "inhibition_time": 4000.0,
             "annihilation_sites": 16_000_000,
             "annihilation_time": 30_000.0,

@@ -13,7 +13,6 @@ from interplay.kinetics.reaction_kinetics import (
     BirthDeathCoagulation,
     ContactProcess,
     Lattice,
-    LatticeModel,
     LotkaVolterra,
     MayLeonard,
     PairAnnihilation,
@@ -70,16 +69,24 @@ def spreading(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurem
 
 
 def inhibition(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurement]:
-    """K2: threshold and survival exponent with pair coagulation on an unrestricted lattice."""
-    lattice = Lattice((_light_cone(config.inhibition_time),), restricted=False)
+    """K2: threshold and survival exponent with pair coagulation on an unrestricted lattice.
+
+    The threshold is located anew from the decay of a full lattice; the exponent is measured at the more precise value
+    that the model keeps.
+    """
+    branches = iter(seed.spawn(len(config.inhibition_scan) + 1))
     times, window = np.geomspace(1.0, config.inhibition_time, 27), (20.0, config.inhibition_time)
-    critical, final = _at_threshold(
-        lambda birth: BirthDeathCoagulation(lattice, birth),
-        config.inhibition_scan, times, window, config.inhibition_runs, 4 * config.inhibition_runs, seed,
-    )  # fmt: skip
-    yield Measurement("birth-death-coagulation", "critical birth", critical)
-    yield from _exponents("birth-death-coagulation", times, final, window)
-    yield from _curve("birth-death-coagulation", "P(t)", times, final.survival)
+    wide = Lattice((config.inhibition_sites,), restricted=False)
+
+    def decay(birth: float) -> tuple[ArrayLike, ArrayLike]:
+        return times, BirthDeathCoagulation(wide, birth).run(times, 1.0, seed=next(branches)).density()[0]
+
+    yield Measurement("birth-death-coagulation", "critical birth", _threshold(decay, config.inhibition_scan, window))
+    lattice = Lattice((_light_cone(config.inhibition_time),), restricted=False)
+    model = BirthDeathCoagulation(lattice, BirthDeathCoagulation.critical_rate[1])
+    seen = spread(model.run(times, "seed", n_runs=config.inhibition_runs, seed=next(branches)))
+    yield from _exponents("birth-death-coagulation", times, seen, window)
+    yield from _curve("birth-death-coagulation", "P(t)", times, seen.survival)
 
 
 def annihilation(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurement]:
@@ -99,7 +106,7 @@ def annihilation(config: Config, seed: np.random.SeedSequence) -> Iterator[Measu
     yield from _curve("A + A", "g(r)", np.arange(1, reach + 1), seen[1:])
 
     # The well-mixed lattice: each of N (N - 1) ordered pairs meets at the rate that gives da/dt = -a^2 a site.
-    particles = 10_000
+    particles = 100_000
     network = ReactionNetwork.from_string("2A -> 0 @ k", {"k": 0.5 / particles})
     mixed = simulate(network, [particles], times, seed=branches[1]).mean()[:, 0] / particles
     yield from _curve("well-mixed SSA", "density", times, mixed)
@@ -192,16 +199,23 @@ def oscillations(config: Config, seed: np.random.SeedSequence) -> Iterator[Measu
 
 
 def invasion(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurement]:
-    """K7: one predator in a lattice full of prey, at the threshold."""
+    """K7: one predator in a lattice full of prey: the threshold first, then the exponents from fresh runs there."""
+    branches = iter(seed.spawn(len(config.invasion_scan) + 1))
     lattice = Lattice((config.invasion_side, config.invasion_side))
     times, window = np.geomspace(2.0, config.invasion_time, 28), (50.0, config.invasion_time)
-    critical, final = _at_threshold(
-        lambda predation: LotkaVolterra(lattice, predation, death=PREDATOR_DEATH),
-        config.invasion_scan, times, window, config.invasion_runs, 2 * config.invasion_runs, seed,
-    )  # fmt: skip
+
+    def invade(predation: float, runs: int) -> Spread:
+        model = LotkaVolterra(lattice, predation, death=PREDATOR_DEATH)
+        return spread(model.run(times, "seed", n_runs=runs, seed=next(branches)))
+
+    critical = _threshold(
+        lambda predation: (times, invade(predation, config.invasion_runs).number), config.invasion_scan, window
+    )
     yield Measurement("predators", "critical predation", critical)
-    yield from _exponents("predators", times, final, window)
-    yield from _curve("predators", "P(t)", times, final.survival)
+    predation = float(np.median(config.invasion_scan)) if np.isnan(critical) else critical
+    seen = invade(predation, 2 * config.invasion_runs)
+    yield from _exponents("predators", times, seen, window)
+    yield from _curve("predators", "P(t)", times, seen.survival)
 
 
 def patterns(config: Config, seed: np.random.SeedSequence) -> Iterator[Measurement]:
@@ -246,27 +260,14 @@ def _light_cone(time: float) -> int:
     return 256 + 16 * int(np.ceil(time ** (1 / 1.5807)))
 
 
-def _at_threshold(
-    model: Callable[[float], LatticeModel],
-    parameters: Sequence[float],
-    times: NDArray[np.float64],
-    window: tuple[float, float],
-    runs: int,
-    final_runs: int,
-    seed: np.random.SeedSequence,
-) -> tuple[float, Spread]:
-    """Locate the threshold where N(t) is straight in log-log, then spread from one seed there with fresh runs."""
-    branches = iter(seed.spawn(len(parameters) + 1))
-
-    def particles(parameter: float) -> tuple[ArrayLike, ArrayLike]:
-        return times, spread(model(parameter).run(times, "seed", n_runs=runs, seed=next(branches))).number
-
+def _threshold(
+    run: Callable[[float], tuple[ArrayLike, ArrayLike]], parameters: Sequence[float], window: tuple[float, float]
+) -> float:
+    """Where the curve is straight in log-log; undefined where the scan is too small to bracket that."""
     try:
-        critical = scan_critical(particles, parameters, window).value
-    except ValueError:  # too few runs to bracket the threshold, or all of them extinct
-        critical = float("nan")
-    parameter = float(np.median(parameters)) if np.isnan(critical) else critical
-    return critical, spread(model(parameter).run(times, "seed", n_runs=final_runs, seed=next(branches)))
+        return scan_critical(run, parameters, window).value
+    except ValueError:
+        return float("nan")
 
 
 def _exponent(times: NDArray[np.float64], values: NDArray[np.float64], window: tuple[float, float]) -> float:
