@@ -337,8 +337,7 @@ def test_counts_agree_with_configurations():
         ContactProcess(Lattice((64,)), 1.0),
         BondPercolation(Lattice((64,)), 0.2),
         BirthDeathCoagulation(Lattice((64,), restricted=False), 0.5),
-        PairAnnihilation(Lattice((64,))),
-        TwoSpeciesAnnihilation(Lattice((64,))),
+        PairAnnihilation(Lattice((64,)), hop=0.0),
         LotkaVolterra(Lattice((8, 8)), 0.1),
         RockPaperScissors(Lattice((6, 6))),
         MayLeonard(Lattice((6, 6))),
@@ -346,13 +345,15 @@ def test_counts_agree_with_configurations():
     ids=lambda model: type(model).__name__,
 )
 def test_absorption_ends_a_run_early_and_is_reported(model):
-    runs = model.run([0.0, 5000.0, 1e12], 0.5, n_runs=3, seed=20)
-    if isinstance(model, PairAnnihilation):
-        assert set(runs.counts[:, -1, 0].tolist()) <= {0, 1}  # the last one of an odd number walks on for ever
-        model = PairAnnihilation(Lattice((64,)), hop=0.0)
-        runs = model.run([0.0, 1e12], 0.5, n_runs=3, seed=20)
+    runs = model.run([0.0, 2000.0, 1e12], 0.5, n_runs=3, seed=20)
     assert np.isfinite(runs.absorbed_at).all()
     np.testing.assert_array_equal(runs.counts[:, -1], runs.counts[:, -2])
+
+
+def test_annihilation_leaves_the_odd_one_and_goes_on_hopping():
+    runs = PairAnnihilation(Lattice((64,))).run([0.0, 5000.0], 0.5, n_runs=12, seed=20)
+    np.testing.assert_array_equal(runs.counts[:, 1, 0], runs.counts[:, 0, 0] % 2)
+    assert (np.isnan(runs.absorbed_at) == (runs.counts[:, 1, 0] == 1)).all()
 
 
 def test_an_empty_lattice_is_absorbed_at_once():

@@ -88,7 +88,7 @@ class LatticeRuns:
     sites
         Number of lattice sites.
     absorbed_at
-        (runs,) time at which nothing could happen any more; NaN where that did not come.
+        (runs,) time from which no reaction was possible any more; NaN where that did not come.
     events
         (runs,) events that changed the configuration.
     moments
