@@ -39,7 +39,8 @@ def _draw_spreading(axes: Axes, measurements: DataFrame) -> None:
     _lines(axes, measurements, [(coagulation, "P(t)", "P, coagulation"), ("predators", "P(t)", "P, predators (d=2)")])
     _lines(axes, measurements, [(mixed, "N(t)", "N, well mixed"), (mixed, "P(t)", "P, well mixed")], style="--")
     axes.set(title="Spreading from one seed at the threshold", xlabel="time t (1 / death rate)", ylabel="N(t), P(t)")
-    axes.legend(ncols=2)
+    axes.set_ylim(bottom=2e-5)
+    axes.legend(ncols=2, loc="lower left")
 
 
 def _draw_slopes(axes: Axes, measurements: DataFrame) -> None:
@@ -145,12 +146,13 @@ def _draw_picture(name: str) -> Callable[[Axes, DataFrame], None]:
 
 
 def _draw_structure(axes: Axes, measurements: DataFrame) -> None:
-    for colour, exchange in enumerate((1, 4)):
-        for name, style in (("MayLeonard", "-"), ("RockPaperScissors", "--")):
-            k, power = _means(measurements, f"{name}, exchange {exchange}", "S(k)")
-            axes.plot(
-                k[: len(k) // 2], power[: len(k) // 2], style, color=f"C{colour}", label=f"{name}, exchange {exchange}"
-            )
+    for name, style in (
+        ("MayLeonard, exchange 4", "-"),
+        ("MayLeonard, exchange 1", "-"),
+        ("RockPaperScissors, exchange 1", "--"),
+    ):
+        k, power = _means(measurements, name, "S(k)")
+        axes.plot(k[: len(k) // 2], power[: len(k) // 2], style, label=name)
     axes.set(title="Structure factor of one species", xscale="log", yscale="log", xlabel="wave number k", ylabel="S(k)")
     axes.legend()
 
