@@ -36,8 +36,6 @@ from interplay.plasticity.nhl import (
     evaluate_online,
     soft_hebbian_free_energy,
 )
-from interplay.studies.nhl import panels
-from interplay.studies.nhl.panels import UNITS
 from interplay.studies.nhl.worlds import (
     SIGNS,
     VisionTransformer,
@@ -50,6 +48,7 @@ from interplay.studies.nhl.worlds import (
 )
 
 FILTERS_SHOWN = 16
+UNITS = ("seed", "item")
 Methods = dict[str, Callable[..., OnlineAdapter]]
 
 
@@ -320,6 +319,8 @@ study.claim(
 
 @study.figure
 def figure(measurements: DataFrame) -> Figure:
+    from interplay.studies.nhl import panels
+
     figure = Figure(figsize=(11, 10.5), layout="constrained")
     axes = figure.subplot_mosaic(
         [["errors"] * 3, ["stream", "differences", "lr_hebb"], ["filters", "filters", "conditions"]],

@@ -8,8 +8,8 @@ from pandas import DataFrame
 from scipy import stats
 
 from interplay.evidence import difference
+from interplay.studies.nhl import UNITS
 
-UNITS = ("seed", "item")
 COLOURS = {
     "source": "#999999",
     "BN": "#E69F00",

@@ -14,9 +14,8 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from interplay.evidence.claims import all_of, difference, mean, proportion, ratio
-from interplay.evidence.study import Measurement, Study, StudyConfig
-from interplay.studies.reaction_kinetics import experiments, panels
+from interplay.evidence import Measurement, Study, StudyConfig, all_of, difference, mean, proportion, ratio
+from interplay.studies.reaction_kinetics import experiments
 from interplay.studies.reaction_kinetics.experiments import MEAN_FIELD_FREQUENCY
 
 
@@ -218,6 +217,8 @@ study.claim(
 @study.figure
 def figure(measurements: DataFrame) -> Figure:
     """Twelve panels, row by row: thresholds, annihilation, predators and prey, cyclic games."""
+    from interplay.studies.reaction_kinetics import panels
+
     drawing = Figure(figsize=(12.5, 15), layout="constrained")
     for draw, axes in zip(panels.IN_ORDER, drawing.subplots(4, 3).flat, strict=True):
         draw(axes, measurements)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from interplay.evidence.study import Measurement
+from interplay.evidence import Measurement
 from interplay.kinetics.reaction_kinetics import (
     BirthDeathCoagulation,
     ContactProcess,
