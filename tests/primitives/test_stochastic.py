@@ -13,6 +13,7 @@ from interplay.primitives.stochastic import (
     first_event,
     insert_site,
     move_site,
+    neighbour,
     neighbour_table,
     next_uint64,
     poisson,
@@ -141,6 +142,7 @@ def test_neighbours_agree_with_coordinates(shape):
                 there[axis] = (there[axis] + step) % shape[axis]
                 expected.add(int(np.ravel_multi_index(tuple(there), shape)))
         assert set(table[site].tolist()) == expected
+        assert [neighbour(table, site, direction) for direction in range(2 * len(shape))] == table[site].tolist()
         assert len(expected) == 2 * len(shape)
 
 

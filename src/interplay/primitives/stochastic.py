@@ -21,6 +21,7 @@ __all__ = [
     "first_event",
     "insert_site",
     "move_site",
+    "neighbour",
     "neighbour_table",
     "next_uint64",
     "poisson",
@@ -174,6 +175,18 @@ def neighbour_table(shape: Sequence[int]) -> NDArray[np.int32]:
     sites = np.arange(math.prod(shape), dtype=np.int32).reshape(tuple(shape))
     columns = [np.roll(sites, -step, axis).ravel() for axis in range(len(shape)) for step in (1, -1)]
     return np.ascontiguousarray(np.stack(columns, axis=1))
+
+
+@compiled
+def neighbour(table: NDArray[np.int32], site: int, direction: int) -> int:
+    """Neighbour of a site from its `neighbour_table`; on a ring it is computed, which spares a fetch from memory."""
+    if table.shape[1] == 2:
+        sites = table.shape[0]
+        target = site + 1 - 2 * direction
+        if target == sites:
+            return 0
+        return target if target >= 0 else sites - 1
+    return int(table[site, direction])
 
 
 @compiled

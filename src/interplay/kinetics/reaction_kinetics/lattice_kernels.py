@@ -16,7 +16,15 @@ import math
 
 import numpy as np
 
-from interplay.primitives.stochastic import compiled, exponential, insert_site, move_site, remove_site, uniform
+from interplay.primitives.stochastic import (
+    compiled,
+    exponential,
+    insert_site,
+    move_site,
+    neighbour,
+    remove_site,
+    uniform,
+)
 
 _EMPTY = 0
 
@@ -84,7 +92,7 @@ def contact_process(rates, neighbours, state, times, stream, counts, snapshots, 
             n = remove_site(active, slot, n, site)
             events += 1
         else:
-            target = neighbours[site, int((draw - index) * degree)]
+            target = neighbour(neighbours, site, int((draw - index) * degree))
             if state[target] == _EMPTY:
                 state[target] = 1
                 n = insert_site(active, slot, n, target)
@@ -121,7 +129,7 @@ def bond_percolation(rates, neighbours, state, times, stream, counts, snapshots,
             site = active[index]
             state[site] = _EMPTY
             for direction in range(degree):
-                target = neighbours[site, direction]
+                target = neighbour(neighbours, site, direction)
                 if reached[target] != generation and uniform(stream) < probability:
                     reached[target] = generation
                     following[m] = target
@@ -169,7 +177,7 @@ def pair_annihilation(rates, neighbours, state, times, stream, counts, snapshots
         draw = uniform(stream) * n
         index = int(draw)
         site = active[index]
-        target = neighbours[site, int((draw - index) * degree)]
+        target = neighbour(neighbours, site, int((draw - index) * degree))
         hops = on_encounter or uniform(stream) * total_rate < hop
         if state[target] == _EMPTY:
             if hops:
@@ -222,7 +230,7 @@ def two_species_annihilation(rates, neighbours, state, times, stream, counts, sn
         kind = state[site]
         if not equal and uniform(stream) * total_rate >= rates[kind - 1]:
             continue
-        target = neighbours[site, int((draw - index) * degree)]
+        target = neighbour(neighbours, site, int((draw - index) * degree))
         if state[target] == _EMPTY:
             state[site] = _EMPTY
             state[target] = kind
@@ -282,7 +290,7 @@ def lotka_volterra(rates, neighbours, state, times, stream, counts, snapshots, o
         draw = uniform(stream) * n
         index = int(draw)
         site = active[index]
-        target = neighbours[site, int((draw - index) * degree)]
+        target = neighbour(neighbours, site, int((draw - index) * degree))
         event = uniform(stream) * total_rate
         if event >= reaction_rate:
             here, there = state[site], state[target]
@@ -352,7 +360,7 @@ def cyclic_competition(rates, neighbours, state, times, stream, counts, snapshot
         time = next_time
         draw = uniform(stream) * n
         site = int(draw)
-        target = neighbours[site, int((draw - site) * degree)]
+        target = neighbour(neighbours, site, int((draw - site) * degree))
         here, there = state[site], state[target]
         if here == there:
             continue
@@ -437,7 +445,7 @@ def birth_death_coagulation(rates, neighbours, state, times, stream, counts, sna
             state[site] += 1
             largest = max(largest, state[site])
         elif event < n * (birth + rates[3]):
-            target = neighbours[site, int((draw - index) * degree)]
+            target = neighbour(neighbours, site, int((draw - index) * degree))
             particles[index] = target
             state[site] -= 1
             pairs += 2 * (state[target] - state[site])

@@ -207,7 +207,7 @@ class _CyclicCompetition(LatticeModel):
 
     @property
     def mobility(self) -> float:
-        """M = 2 exchange / L^2 (Reichenbach, Mobilia and Frey 2007), in one dimension 2 exchange / L^2 as well."""
+        """M = 2 exchange / L^2 with L the first side (Reichenbach, Mobilia and Frey 2007)."""
         return 2 * self.rates["exchange"] / self.lattice.shape[0] ** 2
 
     def _rate_vector(self) -> NDArray[np.float64]:
