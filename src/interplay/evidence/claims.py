@@ -2,7 +2,7 @@
 
 Every estimator reduces the measurements to one number a *unit* (a seed, or a seed and an item), pairs the conditions by
 unit, and puts a 95 % interval on the outcome: Student's t on the values, paired differences or paired log-ratios, or
-Clopper-Pearson on proportions. A threshold is attached with `above`, `below`, `between` or `outside`::
+Clopper-Pearson on proportions. A threshold is attached with `above`, `below`, `between`, `outside` or `at_least`::
 
     difference("error", "NHL", "source", unit=("seed", "item")).below(-0.05)
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -77,10 +77,15 @@ class ClaimTest:
     low: float = -math.inf
     high: float = math.inf
     complement: bool = False
+    count: bool = False
 
     def above(self, threshold: float) -> ClaimTest:
         """The claim holds where the figure is above the threshold."""
         return self._bounded(low=threshold)
+
+    def at_least(self, count: int) -> ClaimTest:
+        """The claim holds where an exact count is `count` or more."""
+        return replace(self._bounded(low=count), count=True)
 
     def below(self, threshold: float) -> ClaimTest:
         """The claim holds where the figure is below the threshold."""
@@ -107,7 +112,7 @@ class ClaimTest:
         if math.isinf(self.low):
             return f"< {self.high:g}"
         if math.isinf(self.high):
-            return f"> {self.low:g}"
+            return f"{'≥' if self.count else '>'} {self.low:g}"
         return f"in [{self.low:g}, {self.high:g}]"
 
     @property
@@ -127,7 +132,7 @@ class ClaimTest:
             raise ValueError(f"the test {self.description!r} has a threshold already: {self.threshold}")
         if not low <= high or math.isnan(low) or math.isnan(high):
             raise ValueError(f"thresholds must be ordered numbers; got low={low}, high={high}")
-        return ClaimTest(self.kind, self.description, self.estimate, low, high, complement)
+        return replace(self, low=low, high=high, complement=complement)
 
     def _verdict(self, estimate: Estimate) -> Verdict:
         if math.isnan(estimate.low) or math.isnan(estimate.high):
