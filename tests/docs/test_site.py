@@ -43,7 +43,7 @@ def pages(monkeypatch):
 
 
 def test_the_readme_is_current():
-    done = run("docs/readme_table.py", "--check")
+    done = run("docs/readme.py", "--check")
     assert done.returncode == 0, done.stderr
 
 
