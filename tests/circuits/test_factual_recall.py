@@ -117,7 +117,7 @@ def test_draws_are_without_replacement_and_repeatable(conflicts: ConflictSet) ->
 def test_answers_with_one_first_token_are_refused_or_dropped(word_tokenizer: PreTrainedTokenizerFast) -> None:
     facts = [("Norway", "New Delhi"), ("Peru", "New Oslo"), ("Chad", "Lima")]
     facts = [(*fact, STATEMENT) for fact in facts]
-    with pytest.raises(ValueError, match="2 pairs of answers .*New Delhi / New Oslo.*drop=True"):
+    with pytest.raises(ValueError, match=r"2 pairs of answers .*New Delhi / New Oslo.*drop=True"):
         ConflictSet.from_facts(facts, word_tokenizer, question=QUESTION)
     kept = ConflictSet.from_facts(facts, word_tokenizer, question=QUESTION, drop=True)
     assert (kept.dropped, len(kept)) == (2, 4)
@@ -332,7 +332,7 @@ def frozen_norm(norm: nn.Module, at: torch.Tensor, component: torch.Tensor) -> t
 
 
 def components(model: nn.Module, batch: Batch) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """What every part adds to the last residual at the last token: heads one by one, the rest of attention, MLPs, embedding."""
+    """What every part adds to the last residual at the last token: heads, attention biases, MLPs, embedding."""
     decoder = Decoder(model)
     layers = range(decoder.n_layers)
     sites = [Site("embedding"), *(Site(kind, layer) for kind in ("heads", "residual") for layer in layers)]
@@ -558,14 +558,18 @@ def test_collateral_counts_what_the_dial_breaks(
     batch = conflicts.prompts()
     copies = Questions(batch.ids, batch.mask, batch.end_pos, batch.id_offered)
     text = torch.randint(1, 20, (6, 9), generator=torch.Generator().manual_seed(0))
-    cost = dial.collateral(model, questions=conflicts.questions(), text=text, copies=copies)
+    mask = torch.ones(6, 8, dtype=torch.long)
+    mask[0, :3] = 0
+    prose = Questions(text[:, :-1], mask, torch.full((6,), 7), text[:, -1])
+    cost = dial.collateral(model, questions=conflicts.questions(), text=prose, copies=copies)
     assert cost.closed_book[0] == 1.0
     assert cost.closed_book[1] < 1.0  # the head that remembers is off
     assert cost.copying == (0.0, 1.0)
     for gain, measured in zip((1.0, 0.0), cost.cross_entropy, strict=True):
         with torch.no_grad(), HeadScaler(model, {(0, 1): gain}):
-            log_p = model(text).logits.log_softmax(-1)[:, :-1].gather(-1, text[:, 1:, None])
-        assert measured == pytest.approx(-float(log_p.mean()), rel=1e-5)
+            rows = [text[0, 3:], *text[1:]]
+            log_p = [model(row[None]).logits.log_softmax(-1)[0, :-1].gather(-1, row[1:, None]) for row in rows]
+        assert measured == pytest.approx(-float(torch.cat(log_p).mean()), rel=1e-5)
 
 
 def test_bad_dials(decoder_model: nn.Module) -> None:
@@ -621,7 +625,7 @@ def test_attribution_agrees_with_transformer_lens() -> None:
 
 
 def formula_gpt2(config: dict[str, int]) -> GPT2LMHeadModel:
-    """Weights 0.3 sin(k + 1.7 i), the i-th entry of the k-th parameter: the same everywhere, whatever draws random numbers."""
+    """Weights 0.3 sin(k + 1.7 i) for the i-th entry of the k-th parameter: the same on every machine."""
     model = GPT2LMHeadModel(GPT2Config(**config)).eval()
     with torch.no_grad():
         for k, (_, parameter) in enumerate(sorted(model.named_parameters())):
@@ -635,5 +639,5 @@ def formula_gpt2(config: dict[str, int]) -> GPT2LMHeadModel:
 def test_an_edit_inside_an_open_dial_is_seen_by_the_outcome(decoder_model: nn.Module, conflicts: ConflictSet) -> None:
     batch = conflicts.prompts()
     plain = resolve_conflict(decoder_model, batch).logit_diff
-    with edit(decoder_model, {Site("residual", 0): lambda h: h + 1.0}):
+    with edit(decoder_model, {Site("residual", 0): lambda h: h.roll(1, -1)}):
         assert not torch.allclose(resolve_conflict(decoder_model, batch).logit_diff, plain)

@@ -24,7 +24,7 @@ A model that has learnt "the capital of Poland is Warsaw" is told "The capital o
 Differences from the paper, or what it leaves open
 --------------------------------------------------
 - The paper's figure describes dot products with the unembedding; whether after the final norm is not said.
-  ``norm="linear"`` (default) freezes it, so that the scores add up to the logit difference; ``norm="raw"`` leaves it out.
+  ``norm="linear"`` (default) freezes it, and the scores add up to the logit difference; ``norm="raw"`` leaves it out.
 - With grouped-query attention the query head's output is scaled, not the value vector that several heads share.
 - The regression, the bound on other answers, the grid of gains and the report of collateral cost are ours.
 """

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from interplay.circuits.factual_recall.attribution import Attribution, Head, Norm, head_attribution
@@ -264,9 +264,7 @@ class ContextMemoryDial:
             raise ValueError("this dial is not fitted; call fit(model, development) first")
         return HeadScaler(model, {self.head_: self.alpha_}, self.positions)
 
-    def collateral(
-        self, model: nn.Module, *, questions: Questions, text: Int[Tensor, "row position"], copies: Questions
-    ) -> Collateral:
+    def collateral(self, model: nn.Module, *, questions: Questions, text: Questions, copies: Questions) -> Collateral:
         """What the dial costs elsewhere, each without and with it.
 
         Parameters
@@ -276,7 +274,7 @@ class ContextMemoryDial:
         questions
             Closed-book questions; reported is the share answered rightly.
         text
-            Token ids of ordinary text without padding; reported is the cross-entropy in nats a token.
+            Ordinary text, its last token as the answer; reported is the cross-entropy in nats a token.
         copies
             Prompts whose answer stands in the context only; reported is the share copied rightly.
         """
@@ -286,7 +284,7 @@ class ContextMemoryDial:
         return Collateral(*zip(without, changed, strict=True))
 
     def _capabilities(
-        self, model: nn.Module, questions: Questions, text: Tensor, copies: Questions
+        self, model: nn.Module, questions: Questions, text: Questions, copies: Questions
     ) -> tuple[float, float, float]:
         known, copied = (
             float(answered_right(model, prompts, batch_size=self.batch_size).double().mean())
@@ -295,14 +293,15 @@ class ContextMemoryDial:
         return known, cross_entropy(model, text, batch_size=self.batch_size), copied
 
 
-def cross_entropy(model: nn.Module, text: Int[Tensor, "row position"], *, batch_size: int = 64) -> float:
-    """Mean next-token cross-entropy, in nats, of text without padding."""
-    end = torch.full((len(text),), text.shape[1] - 1)
-    whole = Questions(text, torch.ones_like(text), end, text[:, -1])
-    total = 0.0
-    for chunk in whole.to(next(model.parameters()).device).chunks(batch_size):
+def cross_entropy(model: nn.Module, text: Questions, *, batch_size: int = 64) -> float:
+    """Mean cross-entropy, in nats, of every token of some texts after the first, the last's `id_true` included."""
+    total, tokens = 0.0, 0
+    for chunk in text.to(next(model.parameters()).device).chunks(batch_size):
         with torch.inference_mode():
-            logits = model(**model_inputs(model, chunk)).logits[:, :-1].float()
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), chunk.ids[:, 1:].flatten(), reduction="sum")
-        total += float(loss)
-    return total / text[:, 1:].numel()
+            logits = model(**model_inputs(model, chunk)).logits.float()
+        targets = torch.where(chunk.mask.bool(), chunk.ids, -100).roll(-1, dims=1)
+        targets[torch.arange(len(chunk)), chunk.end_pos] = chunk.id_true
+        targets = torch.where(chunk.mask.bool(), targets, -100)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+        total, tokens = total + float(loss), tokens + int((targets >= 0).sum())
+    return total / tokens
