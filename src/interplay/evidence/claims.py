@@ -1,13 +1,13 @@
 """Claims: an estimator over measurements and a threshold, judged with a 95 % confidence interval.
 
-Every estimator reduces the measurements to one number a *unit* (a seed, or a seed and an item), pairs the conditions by unit,
-and puts a 95 % interval on the outcome: Student's t on the values, paired differences or paired log-ratios, or Clopper-Pearson on
-proportions. A threshold is attached with `above`, `below`, `between` or `outside`::
+Every estimator reduces the measurements to one number a *unit* (a seed, or a seed and an item), pairs the conditions by
+unit, and puts a 95 % interval on the outcome: Student's t on the values, paired differences or paired log-ratios, or
+Clopper-Pearson on proportions. A threshold is attached with `above`, `below`, `between` or `outside`::
 
     difference("error", "NHL", "source", unit=("seed", "item")).below(-0.05)
 
-Coordinates: `where` filters rows, `{"item": "blur"}` by equality, `{"x": (30, 1000)}` by a closed range. Where `step` varies and
-`where` does not name it, the last step counts. What is left within a unit is averaged.
+Coordinates: `where` filters rows, `{"item": "blur"}` by equality, `{"x": (30, 1000)}` by a closed range. Where `step`
+varies and `where` does not name it, the last step counts. What is left within a unit is averaged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -216,7 +215,7 @@ def ratio(
         left, right = _paired(measurements, metric, condition, baseline, where, unit)
         if (left <= 0).any() or (right <= 0).any():
             return _undefined("paired ratio", len(left), "a ratio needs positive values")
-        log = _t_interval(np.log(left / right), "paired ratio")
+        log = _t_interval((left / right).map(math.log), "paired ratio")
         return Estimate(math.exp(log.effect), math.exp(log.low), math.exp(log.high), log.units, log.kind, log.reason)
 
     return ClaimTest("ratio", f"{metric}: {condition} / {baseline}{_coordinates(where)}", estimate)
@@ -239,7 +238,7 @@ def proportion(metric: str, condition: str, *, where: Where | None = None) -> Cl
 
 
 def tally(metric: str, condition: str, *, where: Where | None = None) -> ClaimTest:
-    """Number of seeds on which a 0/1 metric is one: an exact count ("on at least two of three seeds"), so its interval is a point."""
+    """Number of seeds on which a 0/1 metric is one. The count is exact ("on at least two of three seeds"): a point."""
 
     def estimate(measurements: pd.DataFrame) -> Estimate:
         values = _per_unit(measurements, metric, condition, where, ("seed",))

@@ -21,7 +21,10 @@ A study module reads top to bottom as the experiment would be told to a colleagu
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -67,7 +70,7 @@ class Measurement(NamedTuple):
     value
         The number; NaN says "measured, but undefined here".
     step, x, item
-        Optional coordinates: a training step, a real coordinate (time, frequency, distance), a label (a corruption, a country).
+        Optional coordinates: a training step, a real number (time, frequency, distance), a label (a corruption).
     """
 
     condition: str
@@ -184,14 +187,33 @@ class Study:
             name = ".".join(str(part) for part in first["loc"])
             raise StudyError(f"{self.slug}: setting {name}={first['input']!r}: {first['msg']}") from None
 
-    def run_trial(self, config: StudyConfig, seed: int) -> pd.DataFrame:
-        """One trial as a tidy table."""
+    @property
+    def trial_function(self) -> TrialFunction:
+        """The declared trial."""
         if self._trial is None:
             raise StudyError(f"{self.slug} declares no trial")
-        return tabulate(self._trial(config, seed), seed)
+        return self._trial
+
+    def run_trial(self, config: StudyConfig, seed: int) -> pd.DataFrame:
+        """One trial as a tidy table."""
+        return tabulate(self.trial_function(config, seed), seed)
 
     def draw(self, measurements: pd.DataFrame) -> Figure:
         """The figure of a table of measurements."""
         if self._figure is None:
             raise StudyError(f"{self.slug} declares no figure")
         return self._figure(measurements)
+
+    def __reduce__(self) -> Any:
+        # A worker imports the study by name where it can: claims are closures, and shipping them with every trial would
+        # cost more than a short trial does.
+        module = self.trial_function.__module__
+        for name, value in vars(sys.modules.get(module, object)).items():
+            if value is self and module != "__main__" and importlib.util.find_spec(module):
+                return _by_name, (module, name)
+        return super().__reduce__()
+
+
+def _by_name(module: str, name: str) -> Study:
+    study: Study = getattr(importlib.import_module(module), name)
+    return study

@@ -1,0 +1,103 @@
+"""Which code a trial's numbers come from: a hash of the study and of all that it imports from the same package.
+
+A finished trial is reused only when its fingerprint still fits. Comments, docstrings, formatting, claims and figures
+change no number, so they do not count; neither does the harness.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from interplay.evidence.study import Study
+
+_HARNESS = "interplay.evidence"
+
+
+def fingerprint(study: Study) -> str:
+    """Twelve hexadecimal digits that change when code behind the study's trial changes."""
+    module = inspect.getmodule(study.trial_function)
+    digest = hashlib.sha256()
+    for name, tree in sorted(_imported_with(module).items()):
+        digest.update(name.encode())
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:12]
+
+
+def _imported_with(module: ModuleType | None) -> dict[str, ast.Module]:
+    """The module and everything that it imports, directly or not, from its own top-level package."""
+    if module is None or not getattr(module, "__file__", None):
+        return {}
+    package = module.__name__.partition(".")[0]
+    trees = {module.__name__: _without_claims_and_figure(_parse(str(module.__file__)))}
+    waiting = _imports(trees[module.__name__], module.__name__, package)
+    while waiting:
+        name = waiting.pop()
+        if name in trees or name.startswith(_HARNESS):
+            continue
+        if path := _source(name):
+            trees[name] = _parse(path)
+            is_package = path.endswith("__init__.py")
+            waiting |= _imports(trees[name], f"{name}.__init__" if is_package else name, package) - set(trees)
+    return trees
+
+
+@cache
+def _parse(path: str) -> ast.Module:
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree
+
+
+@cache
+def _source(name: str) -> str | None:
+    """Path of a module's source, or None where the name is a class or function of a module."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return spec.origin if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _imports(tree: ast.Module, module: str, package: str) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parent = module.split(".")[: -node.level] if node.level else []
+            source = ".".join([*parent, *([node.module] if node.module else [])])
+            names |= {source} | {f"{source}.{alias.name}" for alias in node.names}
+    own = {name for name in names if name.partition(".")[0] == package}
+    # Importing a.b.c runs a and a.b as well.
+    return own | {name.rsplit(".", depth)[0] for name in own for depth in range(1, name.count(".") + 1)}
+
+
+def _without_claims_and_figure(tree: ast.Module) -> ast.Module:
+    kept = [node for node in tree.body if not (_is_figure(node) or _is_claim(node))]
+    return ast.Module(body=kept, type_ignores=[])
+
+
+def _is_figure(node: ast.stmt) -> bool:
+    return isinstance(node, ast.FunctionDef) and any(
+        isinstance(decorator, ast.Attribute) and decorator.attr == "figure" for decorator in node.decorator_list
+    )
+
+
+def _is_claim(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Attribute)
+        and node.value.func.attr == "claim"
+    )
