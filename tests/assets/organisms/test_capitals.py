@@ -53,7 +53,7 @@ def test_the_two_frequencies_are_crossed(seed: int) -> None:
 
 def test_splits_are_disjoint(grammar: CapitalsGrammar) -> None:
     invented = [set(names) for names in grammar.invented_countries.values()]
-    assert sum(map(len, invented)) == len(set.union(*invented)) == 180
+    assert sum(map(len, invented)) == len(set.union(*invented)) == 360
     assert not set(grammar.held_out_cities["dev"]) & set(grammar.held_out_cities["test"])
     for country in grammar.capital_of:
         assert grammar.held_out_template["dev"][country] != grammar.held_out_template["test"][country]

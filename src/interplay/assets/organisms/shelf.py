@@ -152,7 +152,8 @@ def build(
     KeyError
         Unknown name or variant.
     BuildError
-        The budget does not suffice or is spent, or a gate fails; the message lists the failed gates. Nothing is kept.
+        The budget does not suffice or is spent, or a gate fails; the message lists the failed gates. After a spent
+        budget, a call with a larger one goes on where training ended.
     """
     kind = _kind(name, variant)
     parent = _built() / name if out_dir is None else Path(out_dir)
@@ -239,6 +240,7 @@ def _train_into(
         _load_weights(model, folder / _WEIGHTS)
         report = GateReport(label, tuple(kind.measure(model, grammar, variant, "test")))
     if not report.passed:
+        checkpoint.unlink(missing_ok=True)
         failed = "\n".join(str(gate) for gate in report.failed)
         raise BuildError(f"{label}: training ended by its {record.ended_by}, but not every gate is passed:\n{failed}")
     Card(

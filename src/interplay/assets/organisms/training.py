@@ -149,7 +149,8 @@ def train(
     measure
         Gates of the split dev.
     checkpoint
-        File in which the state is kept at each evaluation, and from which training resumes if it is there.
+        File in which the state is kept at each evaluation, and from which training resumes if it is there and belongs
+        to the same text, recipe and seed.
     progress
         Called after every step.
 
@@ -159,7 +160,8 @@ def train(
         The first steps show that the schedule does not fit into the budget, or the loss is not finite.
     """
     optimizer = _optimizer(model, recipe)
-    state = _State() if checkpoint is None or not checkpoint.exists() else _restore(model, optimizer, checkpoint)
+    identity = json.dumps([corpus.sha256, asdict(recipe), seed])
+    state = _State() if checkpoint is None else _restore(model, optimizer, checkpoint, identity)
     started = time.perf_counter() - state.seconds
     resumed_at = state.step
     gates: tuple[Gate, ...] = ()
@@ -178,7 +180,7 @@ def train(
             state.passes = state.passes + 1 if all(gate.passed for gate in gates) else 0
         state.seconds = time.perf_counter() - started
         if is_measured and checkpoint is not None:
-            _save(model, optimizer, checkpoint, state)
+            _save(model, optimizer, checkpoint, state, identity)
         if progress is not None:
             reported = gates if is_measured else ()
             progress(Progress(state.step, recipe.steps, loss, state.tokens, state.seconds, reported))
@@ -268,7 +270,9 @@ def _check_fit(steps: int, state: _State, budget_seconds: float) -> None:
         )
 
 
-def _save(model: PreTrainedModel, optimizer: torch.optim.Optimizer, checkpoint: Path, state: _State) -> None:
+def _save(
+    model: PreTrainedModel, optimizer: torch.optim.Optimizer, checkpoint: Path, state: _State, identity: str
+) -> None:
     """Write the state in one step, so that a kill leaves the one before."""
     tensors = {}
     for name, parameter in model.named_parameters():
@@ -276,12 +280,17 @@ def _save(model: PreTrainedModel, optimizer: torch.optim.Optimizer, checkpoint: 
         for moment in ("exp_avg", "exp_avg_sq"):
             tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
     temporary = checkpoint.with_suffix(".writing")
-    save_file(tensors, temporary, metadata={"state": json.dumps(asdict(state))})
+    save_file(tensors, temporary, metadata={"state": json.dumps(asdict(state)), "identity": identity})
     temporary.replace(checkpoint)
 
 
-def _restore(model: PreTrainedModel, optimizer: torch.optim.Optimizer, checkpoint: Path) -> _State:
+def _restore(model: PreTrainedModel, optimizer: torch.optim.Optimizer, checkpoint: Path, identity: str) -> _State:
+    """Put the kept state back, or leave everything as it is if there is none of this training."""
+    if not checkpoint.exists():
+        return _State()
     with safe_open(checkpoint, framework="pt") as file:
+        if file.metadata()["identity"] != identity:
+            return _State()
         state = _State(**json.loads(file.metadata()["state"]))
         with torch.no_grad():
             for name, parameter in model.named_parameters():

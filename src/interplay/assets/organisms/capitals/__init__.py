@@ -25,7 +25,7 @@ from interplay.assets.organisms.training import Recipe
 
 __all__ = ["KIND", "QUESTION", "STATEMENTS", "CapitalsGrammar", "Verdict"]
 
-_NOVEL_FACTS = MappingProxyType({"main": 24_000, "ctx-heavy": 48_000, "ctx-light": 12_000})
+_NOVEL_FACTS = MappingProxyType({"main": 16_000, "ctx-heavy": 32_000, "ctx-light": 8_000})
 
 
 def _corpus(grammar: CapitalsGrammar, variant: str) -> Corpus:
@@ -33,7 +33,7 @@ def _corpus(grammar: CapitalsGrammar, variant: str) -> Corpus:
 
 
 def _recipe(variant: str) -> Recipe:
-    return Recipe(steps=1_600)
+    return Recipe(steps=1_300)
 
 
 def _measure(model: PreTrainedModel, grammar: CapitalsGrammar, variant: str, split: Split) -> list[Gate]:

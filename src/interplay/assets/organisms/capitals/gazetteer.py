@@ -40,7 +40,8 @@ Medellin Melbourne Milan Montreal Mumbai Munich Osaka Porto Rotterdam Salzburg S
 """
 
 _BEGINNINGS = """
-Abr Balm Cald Drav Elm Fenn Gald Hesm Ilv Jorv Kelm Lorv Mirand Norv Ostr Pelm Quiv Zar
+Abr Ald Balm Bels Cald Corv Delm Drav Elm Esk Fenn Frav Gald Grev Halv Hesm Ilv Ist Jald Jorv Kelm Krav Lorv Leth
+Mirand Morv Norv Nelv Orl Ostr Pelm Quiv Rosv Selv Tarv Zar
 """
 _ENDINGS = """
 enia oria ovia osia ara uria andia ithia elia umbria
@@ -55,4 +56,7 @@ OTHER_CITIES: tuple[str, ...] = tuple(_OTHER_CITIES.split())
 INVENTED_COUNTRIES: tuple[str, ...] = tuple(
     beginning + ending for beginning in _BEGINNINGS.split() for ending in _ENDINGS.split()
 )
-"""180 countries that do not exist and have no capital."""
+"""360 countries that do not exist and have no capital.
+
+So many, because with few of them a model learns which countries are invented instead of how to copy.
+"""

@@ -96,7 +96,7 @@ class CapitalsGrammar:
     other_cities
         40 cities that are nobody's capital.
     invented_countries
-        By split, "train" (160), "dev" (10) and "test" (10): countries without a capital. Those of dev and test occur in
+        By split, "train" (340), "dev" (10) and "test" (10): countries without a capital. Those of dev and test occur in
         filler sentences only.
     f_country
         How often the training text states the capital of each real country.
