@@ -101,11 +101,17 @@ def test_a_split_shares_neither_subjects_nor_offers(word_tokenizer: PreTrainedTo
     assert both < rows(conflicts, word_tokenizer)
 
 
-def test_restating_changes_the_context_alone(conflicts: ConflictSet, word_tokenizer: PreTrainedTokenizerFast) -> None:
-    restated = conflicts.restate("sure {object} is the capital of {subject} .")
+def test_restating_changes_the_words_alone(conflicts: ConflictSet, word_tokenizer: PreTrainedTokenizerFast) -> None:
+    restated = conflicts.restate(statement="sure {object} is the capital of {subject} .")
     assert len(restated) == len(conflicts)
     text = word_tokenizer.decode(restated.prompts().ids[0])
     assert text == "<bos> sure Lima is the capital of Norway . Q : what is the capital of Norway ? A :"
+    asked = conflicts.restate(question="is the capital of {subject} :")
+    assert torch.equal(asked.prompts().id_offered, conflicts.prompts().id_offered)
+    text = word_tokenizer.decode(asked.prompts().ids[0])
+    assert text == "<bos> the capital of Norway is Lima . is the capital of Norway :"
+    with pytest.raises(ValueError, match="the question"):
+        conflicts.restate(question="what ?")
 
 
 def test_draws_are_without_replacement_and_repeatable(conflicts: ConflictSet) -> None:
@@ -570,6 +576,28 @@ def test_collateral_counts_what_the_dial_breaks(
             rows = [text[0, 3:], *text[1:]]
             log_p = [model(row[None]).logits.log_softmax(-1)[0, :-1].gather(-1, row[1:, None]) for row in rows]
         assert measured == pytest.approx(-float(torch.cat(log_p).mean()), rel=1e-5)
+
+
+def test_a_steering_vector_is_the_difference_of_means_at_the_last_token(
+    conflicts: ConflictSet, word_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = planted_model(word_tokenizer)
+    batch = conflicts.prompts()
+    with pytest.raises(ValueError, match="in-context and with memorized outcomes"):
+        recall.steering_vector(model, batch, "in-context")
+    with torch.no_grad():  # the head that remembers forgets Norway, so its conflicts go to the context
+        model.transformer.h[0].attn.c_attn.weight[word_tokenizer.convert_tokens_to_ids("Norway")] = 0
+    site = Site("residual", 0)
+    with record(model, [site]) as seen:
+        won = resolve_conflict(model, batch).choice == 0
+    assert won.tolist() == [True] * 3 + [False] * 9
+    expected = seen[site][won, -1].mean(0) - seen[site][~won, -1].mean(0)
+    vector = recall.steering_vector(model, batch, "memorized", strengths=(2.0,), max_other=1.0)
+    torch.testing.assert_close(vector.vector, -2.0 * expected)
+    with vector.apply(model), record(model, [site]) as steered:
+        resolve_conflict(model, batch)
+    torch.testing.assert_close(steered[site][:, -1], seen[site][:, -1] + vector.vector)
+    assert torch.equal(steered[site][:, :-1], seen[site][:, :-1])
 
 
 def test_bad_dials(decoder_model: nn.Module) -> None:

@@ -31,6 +31,7 @@ Differences from the paper, or what it leaves open
 
 from interplay.circuits.factual_recall.attribution import Attribution, Head, head_attribution
 from interplay.circuits.factual_recall.capitals import CAPITALS
+from interplay.circuits.factual_recall.controls import STRENGTHS, SteeringVector, steering_vector
 from interplay.circuits.factual_recall.dial import (
     GAINS,
     Collateral,
@@ -61,6 +62,7 @@ __all__ = [
     "GAINS",
     "QUESTION",
     "STATEMENT",
+    "STRENGTHS",
     "Attribution",
     "Batch",
     "Collateral",
@@ -75,6 +77,7 @@ __all__ = [
     "Outcome",
     "Questions",
     "Rate",
+    "SteeringVector",
     "answered_right",
     "choose_gain",
     "cross_entropy",
@@ -83,5 +86,6 @@ __all__ = [
     "known_facts",
     "resolve_conflict",
     "scan_gains",
+    "steering_vector",
     "wilson",
 ]

@@ -253,12 +253,22 @@ class ConflictSet:
             self.dropped,
         )
 
-    def restate(self, statement: str) -> ConflictSet:
-        """The same conflicts with another statement in the context."""
-        _check_slots("statement", statement, {"subject", "object"})
-        facts = [fact._replace(statement=statement) for fact in self.facts]
+    def restate(self, *, statement: str | None = None, question: str | None = None) -> ConflictSet:
+        """The same conflicts in other words: another statement in the context, another question, or both."""
+        if statement is not None:
+            _check_slots("statement", statement, {"subject", "object"})
+        if question is not None:
+            _check_slots("question", question, {"subject"})
+        facts = [fact if statement is None else fact._replace(statement=statement) for fact in self.facts]
         return ConflictSet(
-            facts, self.answers, self._tokenizer, self._question, self._prefix, self._ids, self.pairs, self.dropped
+            facts,
+            self.answers,
+            self._tokenizer,
+            self._question if question is None else question,
+            self._prefix,
+            self._ids,
+            self.pairs,
+            self.dropped,
         )
 
     def split(
