@@ -172,5 +172,23 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
             assert running.poll() is None
         running.send_signal(2)
         assert running.wait(20) == 130
-        assert "finished trials are kept" in running.stderr.read()
+        assert "what is finished is kept" in running.stderr.read()
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_organisms_are_listed_and_refusals_are_one_line(interplay, tmp_path, monkeypatch):
+    monkeypatch.setenv("INTERPLAY_CACHE", str(tmp_path / "cache"))
+    code, out, _ = interplay("organisms", "list")
+    assert code == 0
+    assert "capitals" in out
+    for arguments, message in [
+        (["verify", "unicorn"], "unicorn"),
+        (["build", "unicorn"], "available are capitals"),
+        (["build", "capitals", "--variant", "odd"], "no variant 'odd'"),
+        (["verify", "capitals", "--seed", "999"], "interplay organisms build capitals --seed 999"),
+        (["build", "capitals", "--seed", "-1"], "--seed"),
+        (["build", "capitals", "--seed", "999", "--budget", "1"], "budget"),
+    ]:
+        code, out, err = interplay("organisms", *arguments)
+        assert (code, out) == (2, "")
+        assert message in err

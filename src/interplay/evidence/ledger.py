@@ -20,9 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from interplay.evidence.figures import save_figure
+from interplay.evidence.files import remove_leftovers, write_atomically, write_text_atomically
 from interplay.evidence.outcome import Environment, Failure, Outcome
 from interplay.evidence.study import Preset, StudyConfig
 
@@ -73,8 +72,8 @@ class Ledger:
         run = RunFolder(self.folder / slug / f"{preset}-{key}")
         try:
             run.trials.mkdir(parents=True, exist_ok=True)
-            run.remove_leftovers()
-            _write_text(run.path / "run.json", json.dumps(identity, indent=2))
+            remove_leftovers(run.path)
+            write_text_atomically(run.path / "run.json", json.dumps(identity, indent=2))
         except OSError as error:
             raise LedgerError(
                 f"cannot write to the ledger {self.folder} ({error.strerror or error}); "
@@ -113,25 +112,25 @@ class RunFolder:
     def write_trial(self, seed: int, table: pd.DataFrame, seconds: float) -> None:
         """Keep a finished trial."""
         table.attrs = {"seconds": seconds}
-        _write(self.trials / f"{seed:05d}.parquet", lambda path: table.to_parquet(path, index=False))
+        write_atomically(self.trials / f"{seed:05d}.parquet", lambda path: table.to_parquet(path, index=False))
         (self.trials / f"{seed:05d}.error.json").unlink(missing_ok=True)
 
     def write_failure(self, failure: Failure) -> None:
         """Keep the traceback of a trial that raised."""
         name = "figure" if failure.seed is None else f"{failure.seed:05d}"
-        _write_text(self.trials / f"{name}.error.json", failure.model_dump_json(indent=2))
+        write_text_atomically(self.trials / f"{name}.error.json", failure.model_dump_json(indent=2))
 
     def write_measurements(self, measurements: pd.DataFrame) -> None:
         """Keep the table of all trials."""
-        _write(self.path / "measurements.parquet", lambda path: measurements.to_parquet(path, index=False))
+        write_atomically(self.path / "measurements.parquet", lambda path: measurements.to_parquet(path, index=False))
 
     def write_figure(self, figure: Figure) -> None:
         """Keep the figure."""
-        _write(self.path / "figure.svg", lambda path: save_figure(figure, path))
+        write_atomically(self.path / "figure.svg", lambda path: save_figure(figure, path))
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Keep the verdicts; a run with an outcome is concluded."""
-        _write_text(self.path / "outcome.json", outcome.model_dump_json(indent=2))
+        write_text_atomically(self.path / "outcome.json", outcome.model_dump_json(indent=2))
 
     def outcome(self) -> Outcome:
         """The verdicts.
@@ -151,13 +150,6 @@ class RunFolder:
         """The figure as SVG text, where there is one."""
         path = self.path / "figure.svg"
         return path.read_text(encoding="utf-8") if path.exists() else None
-
-    def remove_leftovers(self) -> None:
-        """Remove what writers of this host left when they were killed."""
-        for path in self.path.rglob(f".*.{socket.gethostname()}.*.part"):
-            writer = int(path.name.split(".")[-3])
-            if not _is_alive(writer):
-                path.unlink(missing_ok=True)
 
 
 def read_outcome(path: Path) -> Outcome:
@@ -179,41 +171,6 @@ def export_evidence(run: RunFolder, folder: Path) -> None:
     """Copy a run's outcome and figure to `<folder>/<slug>.json` and `.svg`, to be committed."""
     outcome = run.outcome()
     folder.mkdir(parents=True, exist_ok=True)
-    _write_text(folder / f"{outcome.slug}.json", outcome.model_dump_json(indent=2) + "\n")
+    write_text_atomically(folder / f"{outcome.slug}.json", outcome.model_dump_json(indent=2) + "\n")
     if figure := run.figure():
-        _write_text(folder / f"{outcome.slug}.svg", figure)
-
-
-def _write_text(path: Path, text: str) -> None:
-    _write(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the place, then move there in one step."""
-    handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.{socket.gethostname()}.{os.getpid()}.", suffix=".part"
-    )
-    os.close(handle)
-    part = Path(name)
-    try:
-        write(part)
-        os.chmod(part, 0o666 & ~_umask())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        write_text_atomically(folder / f"{outcome.slug}.svg", figure)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from interplay.assets.language_models import MissingExtraError, how_to_install
 
 try:
+    from interplay.assets.organisms.building import build as build
     from interplay.assets.organisms.card import CLAIM as CLAIM
     from interplay.assets.organisms.card import Card as Card
     from interplay.assets.organisms.gates import Gate as Gate
@@ -26,7 +27,6 @@ try:
     from interplay.assets.organisms.shelf import Organism as Organism
     from interplay.assets.organisms.shelf import OrganismInfo as OrganismInfo
     from interplay.assets.organisms.shelf import available as available
-    from interplay.assets.organisms.shelf import build as build
     from interplay.assets.organisms.shelf import load as load
     from interplay.assets.organisms.shelf import verify as verify
     from interplay.assets.organisms.training import BuildError as BuildError

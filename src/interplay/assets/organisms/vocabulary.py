@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -32,6 +33,11 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the words in their order."""
+        return hashlib.sha256("\n".join(self.words).encode()).hexdigest()
 
     def encode(self, words: str | Sequence[str]) -> list[int]:
         """Token ids of a text (split at white space) or of a sequence of words; no special token is added.

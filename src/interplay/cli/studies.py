@@ -1,46 +1,23 @@
-"""The command line: parse, call, print. Heavy imports wait inside the commands: `--help` and `list` answer at once."""
+"""The commands about studies: list, show, run, report."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-import time
 import webbrowser
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
-from interplay import __version__, catalog
+from interplay import catalog
+from interplay.cli.screen import VERDICT_MARKS, ProgressBar, output, print_outcome, refuse, verdict_counts
 
 if TYPE_CHECKING:
-    from interplay.evidence import Progress, Run, Study
-    from interplay.evidence.outcome import JudgedClaim
-
-app = typer.Typer(
-    help="Re-run the claims of published systems whose parts compete, inhibit, balance, gate and steer one another.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-output, messages = Console(highlight=False), Console(stderr=True, highlight=False)
-
-WRONG_CALL, INTERRUPTED = 2, 130
-# The root of usage errors, from whichever copy of click this typer carries.
-_ClickException = typer.BadParameter.__mro__[2]
-VERDICT_MARKS = {
-    "holds": "[green]✓ holds[/]",
-    "fails": "[red]✗ fails[/]",
-    "inconclusive": "[yellow]? inconclusive[/]",
-    "not judged": "[dim]- not judged[/]",
-}
+    from interplay.evidence import Study
 
 
 class PresetName(StrEnum):
@@ -72,42 +49,6 @@ LedgerOption = Annotated[
 LEDGER = Path("interplay-ledger")
 
 
-def main() -> None:
-    """Entry point: every expected error is one line on stderr and exit code 2."""
-    try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
-    except _ClickException as error:
-        _refuse(error.format_message())
-    except (catalog.UnknownSystemError, catalog.MissingExtraError) as error:
-        _refuse(str(error))
-    except (typer.Abort, KeyboardInterrupt):
-        code = INTERRUPTED
-    if code == INTERRUPTED:
-        messages.print("stopped; finished trials are kept, the same command goes on from here")
-    sys.exit(code)
-
-
-def _refuse(message: str) -> NoReturn:
-    messages.print(f"interplay: {escape(message)}", soft_wrap=True)
-    sys.exit(WRONG_CALL)
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        output.print(f"interplay {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def interplay(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Published systems as importable mechanisms and executable claims."""
-
-
-@app.command("list")
 def list_systems(
     family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
     ledger: LedgerOption = LEDGER,
@@ -124,12 +65,11 @@ def list_systems(
     for column in ("system", "family", "year", "last verdicts", "what it is"):
         table.add_column(column, overflow="fold")
     for system in chosen:
-        verdicts = _tally_of(last[system.slug]) or "[dim]not run yet[/]"
+        verdicts = verdict_counts(last[system.slug]) or "[dim]not run yet[/]"
         table.add_row(system.slug, system.family, str(system.year), verdicts, system.summary)
     output.print(table)
 
 
-@app.command()
 def show(slug: Annotated[str, typer.Argument(help="The system.")], ledger: LedgerOption = LEDGER) -> None:
     """What a system is, what it claims, how to import it."""
     system = catalog.find(slug)
@@ -158,7 +98,6 @@ def show(slug: Annotated[str, typer.Argument(help="The system.")], ledger: Ledge
     output.print(settings)
 
 
-@app.command()
 def run(
     slugs: Annotated[list[str] | None, typer.Argument(help="The systems to run.", show_default=False)] = None,
     family: Annotated[str | None, typer.Option(help="Every system of a family.")] = None,
@@ -188,7 +127,7 @@ def run(
         send = _tracker(track)
         runs = []
         for study in studies:
-            with _progress(quiet=as_json) as on_progress:
+            with ProgressBar("trials", quiet=as_json) as bar:
                 result = run_study(
                     study,
                     Ledger(ledger),
@@ -197,24 +136,23 @@ def run(
                     seeds=seeds,
                     jobs=jobs,
                     backend=backend.value,
-                    on_progress=on_progress,
+                    on_progress=lambda now, bar=bar: bar.show(now.slug, now.finished, now.total, now.reused),
                 )
             runs.append(result)
             if not as_json:
-                _print_outcome(result)
+                print_outcome(result)
             if send:
                 send(result)
             if evidence:
                 export_evidence(result.folder, evidence)
     except (StudyError, LedgerError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     if as_json:
         typer.echo(json.dumps([result.outcome.model_dump(mode="json") for result in runs], indent=2))
     if not all(result.outcome.succeeded for result in runs):
         raise typer.Exit(1)
 
 
-@app.command()
 def report(
     out: Annotated[Path, typer.Option(help="Folder of the gallery.")] = Path("interplay-gallery"),
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
@@ -245,9 +183,9 @@ def report(
         path = out / "index.html"
         write_gallery(cards, path)
     except LedgerError as error:
-        _refuse(str(error))
+        refuse(str(error))
     except OSError as error:
-        _refuse(f"cannot write the gallery to {out} ({error.strerror or error}); choose another folder with --out")
+        refuse(f"cannot write the gallery to {out} ({error.strerror or error}); choose another folder with --out")
     output.print(f"gallery: {path.resolve()}", soft_wrap=True)
     if open_browser:
         webbrowser.open(path.resolve().as_uri())
@@ -255,7 +193,7 @@ def report(
 
 def _choose(slugs: list[str], family: str | None, everything: bool) -> list[catalog.System]:
     if sum([bool(slugs), family is not None, everything]) != 1:
-        _refuse("say what to run, in one way: slugs, --family F or --all; `interplay list` shows the slugs")
+        refuse("say what to run, in one way: slugs, --family F or --all; `interplay list` shows the slugs")
     if everything:
         return list(catalog.systems().values())
     if family is not None:
@@ -268,7 +206,7 @@ def _settings(pairs: list[str]) -> dict[str, object]:
     for pair in pairs:
         name, separator, text = pair.partition("=")
         if not separator or not name:
-            _refuse(f"--set takes NAME=VALUE; got {pair!r}")
+            refuse(f"--set takes NAME=VALUE; got {pair!r}")
         settings[name] = _value(name, text)
     return settings
 
@@ -280,14 +218,14 @@ def _value(name: str, text: str) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        _refuse(f"--set {name}: {text!r} is not JSON ({error.msg} at character {error.pos})")
+        refuse(f"--set {name}: {text!r} is not JSON ({error.msg} at character {error.pos})")
 
 
 def _for_device(study: Study, overrides: dict[str, object], device: str) -> dict[str, object]:
     if "device" in study.config.model_fields:
         return {"device": device, **overrides}
     if device != "auto":
-        _refuse(f"{study.slug} runs on the CPU only; leave out --device {device}")
+        refuse(f"{study.slug} runs on the CPU only; leave out --device {device}")
     return overrides
 
 
@@ -299,83 +237,6 @@ def _tracker(name: TrackerName | None):
     return mlflow_tracker()
 
 
-class _progress:
-    """A bar with time left on a terminal, a line a trial elsewhere, both on stderr."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
-        self.bar: ProgressBar | None = None
-        self.start = time.monotonic()
-
-    def __enter__(self):
-        if not self.quiet and messages.is_terminal:
-            self.bar = ProgressBar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("trials"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=messages,
-                transient=True,
-            )
-            self.task = self.bar.add_task("", total=None)
-            self.bar.start()
-        return self.update
-
-    def __exit__(self, *error: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def update(self, progress: Progress) -> None:
-        if self.bar:
-            self.bar.update(
-                self.task, description=progress.slug, total=progress.total, completed=progress.finished, refresh=True
-            )
-        elif not self.quiet:
-            seconds, done = time.monotonic() - self.start, progress.finished - progress.reused
-            left = f", {seconds / done * (progress.total - progress.finished):.0f} s left" if done else ""
-            messages.print(f"{progress.slug}: {progress.finished}/{progress.total} trials, {seconds:.0f} s{left}")
-
-
-def _print_outcome(result: Run) -> None:
-    outcome = result.outcome
-    table = Table(
-        title=f"{outcome.slug} · {outcome.preset} · {outcome.seeds} seeds", title_justify="left", title_style="bold"
-    )
-    for column in ("claim", "what it says", "paper", "measured [95 %]", "needed", "verdict"):
-        table.add_column(column, overflow="fold")
-    for claim in outcome.claims:
-        for position, cells in enumerate(_rows(claim)):
-            table.add_row(*cells, end_section=position == len(claim.parts) - 1)
-    output.print(table)
-    if outcome.caveat:
-        output.print(f"[dim]{escape(outcome.caveat)}[/]")
-    for failure in outcome.failures:
-        where = "figure" if failure.seed is None else f"seed {failure.seed}"
-        output.print(
-            f"[red]{where} raised:[/] {escape(failure.error)} (traceback in {result.folder.trials})", soft_wrap=True
-        )
-    output.print(f"[dim]kept in {result.folder.path}[/]\n", soft_wrap=True)
-
-
-def _rows(claim: JudgedClaim) -> list[list[str]]:
-    label = f" [dim]({claim.label})[/]" if claim.label else ""
-    first = [claim.id, escape(claim.sentence) + label, escape(claim.paper)]
-    rows = []
-    for position, part in enumerate(claim.parts):
-        name = f"[dim]{escape(part.description)}[/]\n" if len(claim.parts) > 1 else ""
-        reason = f"\n[dim]{escape(part.reason)}[/]" if part.reason else ""
-        verdict = VERDICT_MARKS[part.verdict if len(claim.parts) > 1 else claim.verdict]
-        rows.append(
-            [*(first if position == 0 else ["", "", ""]), name + part.measured + reason, part.threshold, verdict]
-        )
-    if len(claim.parts) > 1:
-        rows[0][0] = f"{claim.id}\n{VERDICT_MARKS[claim.verdict]}"
-    return rows
-
-
 def _last_verdicts(ledger: Path, slug: str) -> dict[str, str]:
     """Verdicts of the newest run by claim; read without the harness, which would load pandas."""
     paths = sorted(ledger.glob(f"{slug}/*/outcome.json"), key=os.path.getmtime)
@@ -384,11 +245,4 @@ def _last_verdicts(ledger: Path, slug: str) -> dict[str, str]:
     try:
         return {claim["id"]: claim["verdict"] for claim in json.loads(paths[-1].read_text(encoding="utf-8"))["claims"]}
     except (ValueError, KeyError, TypeError):
-        _refuse(f"{paths[-1]} is not an outcome; remove it and run the study again")
-
-
-def _tally_of(verdicts: dict[str, str]) -> str:
-    counts = {name: list(verdicts.values()).count(name) for name in VERDICT_MARKS}
-    return ", ".join(
-        f"{VERDICT_MARKS[name].replace(name, f'{count} {name}')}" for name, count in counts.items() if count
-    )
+        refuse(f"{paths[-1]} is not an outcome; remove it and run the study again")
