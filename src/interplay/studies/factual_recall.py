@@ -278,12 +278,7 @@ def novel_contexts(organism: Any) -> Questions:
 
 def filler(organism: Any, rng: np.random.Generator) -> Questions:
     """Sentences about cities that say nothing about capitals."""
-    from interplay.assets.organisms.capitals.grammar import FILLERS_ON_CITIES, SLOT_WORDS
-
-    texts = []
-    for city in organism.grammar.other_cities:
-        words = {slot: str(rng.choice(choices)) for slot, choices in SLOT_WORDS.items()}
-        texts += [template.format(city=city, **words) for template in FILLERS_ON_CITIES]
+    texts = [organism.grammar.filler(city, rng).text for city in organism.grammar.other_cities for _ in range(6)]
     encoded = organism.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
     ids, mask = encoded["input_ids"], encoded["attention_mask"]
     return Questions(ids[:, :-1], mask[:, :-1], torch.full((len(ids),), ids.shape[1] - 2), ids[:, -1])
