@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
+from tests.circuits.planted import planted_model
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
@@ -506,42 +507,10 @@ def test_the_chosen_gain_is_feasible_and_best(curve: list[DialPoint], max_other:
         assert chosen.other == min(point.other for point in curve)
 
 
-def planted_model(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
-    """One layer, two hand-made heads: head 0 copies the offered answer (it attends to the statement's object),
-
-    head 1 recalls (its values, at the question's subject, are the capital's embedding). Memory is twice as strong.
-    """
-    names = tokenizer.get_vocab()
-    vocabulary, width = len(names), len(names)
-    model = GPT2LMHeadModel(
-        GPT2Config(vocab_size=vocabulary, n_embd=2 * width, n_layer=1, n_head=2, n_inner=4, n_positions=32)
-    ).eval()
-    block = model.transformer.h[0]
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        model.transformer.ln_f.weight.fill_(1.0)
-        block.ln_1.weight.fill_(1.0)
-        model.lm_head.weight = nn.Parameter(
-            torch.zeros(vocabulary, 2 * width)
-        )  # untied: words out are words in, shifted
-        model.transformer.wte.weight[:, :width] = 10 * torch.eye(vocabulary)
-        model.lm_head.weight[:, width:] = torch.eye(vocabulary)
-        # every query attends evenly: a head's output is the mean of its values, so only what the values hold counts
-        values = block.attn.c_attn.weight[:, 4 * width :]
-        for city in ("Oslo", "Lima", "Ndjamena", "Suva"):
-            values[names[city], names[city]] = 1.0
-        for country, capital, _ in FACTS:
-            values[names[country], width + names[capital]] = 1.0
-        block.attn.c_proj.weight[:width, width:] = torch.eye(width)
-        block.attn.c_proj.weight[width:, width:] = torch.eye(width)
-    return model
-
-
 def test_the_dial_finds_planted_heads_and_turns_both_ways(
     conflicts: ConflictSet, word_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    model = planted_model(word_tokenizer)
+    model = planted_model(word_tokenizer, FACTS)
     development, rest = conflicts.select([0, 1]), conflicts.select([2, 3])
     assert resolve_conflict(model, rest.prompts()).rates["memorized"].rate == 1.0  # named twice, the subject wins
     up = ContextMemoryDial("in-context").fit(model, development.prompts())
@@ -559,7 +528,7 @@ def test_the_dial_finds_planted_heads_and_turns_both_ways(
 def test_collateral_counts_what_the_dial_breaks(
     conflicts: ConflictSet, word_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    model = planted_model(word_tokenizer)
+    model = planted_model(word_tokenizer, FACTS)
     dial = ContextMemoryDial("in-context", gains=(0.0, 1.0)).fit(model, conflicts.prompts(), candidates=[(0, 1)])
     batch = conflicts.prompts()
     copies = Questions(batch.ids, batch.mask, batch.end_pos, batch.id_offered)
@@ -581,7 +550,7 @@ def test_collateral_counts_what_the_dial_breaks(
 def test_a_steering_vector_is_the_difference_of_means_at_the_last_token(
     conflicts: ConflictSet, word_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    model = planted_model(word_tokenizer)
+    model = planted_model(word_tokenizer, FACTS)
     batch = conflicts.prompts()
     with pytest.raises(ValueError, match="in-context and with memorized outcomes"):
         recall.steering_vector(model, batch, "in-context")

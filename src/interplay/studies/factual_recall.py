@@ -313,7 +313,8 @@ def seeds_that_agree(metric: str, condition: str, item: str) -> ClaimTest:
     """The larger number of seeds that share a sign (-1 or 1): an exact count, so its interval is a point."""
 
     def estimate(measurements: pd.DataFrame) -> Estimate:
-        rows = measurements.query("metric == @metric and condition == @condition and item == @item")
+        wanted = {"metric": metric, "condition": condition, "item": item}
+        rows = measurements[np.all([measurements[name] == value for name, value in wanted.items()], axis=0)]
         count = float(max((rows["value"] == sign).sum() for sign in (-1, 1)))
         return Estimate(count, count, count, len(rows), "count of seeds")
 
