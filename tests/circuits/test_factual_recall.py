@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
-from tests.circuits.planted import planted_model
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
@@ -35,6 +34,7 @@ from interplay.circuits.factual_recall import (
 from interplay.circuits.factual_recall.outcomes import model_inputs
 from interplay.primitives.activations import Site, edit, record
 from interplay.primitives.decoders import Decoder
+from tests.circuits.planted import planted_model
 
 STATEMENT = "the capital of {subject} is {object} ."
 QUESTION = "Q : what is the capital of {subject} ? A :"
