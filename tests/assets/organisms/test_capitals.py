@@ -136,7 +136,7 @@ def test_roles_point_at_their_words(grammar: CapitalsGrammar, kind: str, seed: i
     words = ["<bos>", *example.text.split()]
     assert grammar.vocabulary.decode(example.input_ids) == " ".join(words)
     assert example.roles["end"] == len(words) - 1
-    names = {"subject": "country", "query": "country", "offered": "city"}
+    names = {"subject": "country", "query": "country", "country": "country", "offered": "city", "city": "city"}
     for role in set(example.roles) - {"end"}:
         assert words[example.roles[role]] == example.meta[names[role]]
 
@@ -173,8 +173,9 @@ def test_bad_questions_are_refused(grammar: CapitalsGrammar) -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(KeyError, match="unknown kind 'lie'; available are closed-book, statement"):
         grammar.sample("lie", 1, rng)
-    with pytest.raises(ValueError, match="no twins"):
-        grammar.pairs("true context", 1, rng)
+    for kind in ("true context", "city filler", "country filler"):
+        with pytest.raises(ValueError, match="no twins; kinds that have are closed-book"):
+            grammar.pairs(kind, 1, rng)
     with pytest.raises(ValueError, match=r"'Frence' is not in the vocabulary .* France"):
         grammar.question("Frence")
     with pytest.raises(ValueError, match="template=6"):

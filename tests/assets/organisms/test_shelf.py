@@ -1,6 +1,8 @@
 """Organisms are found by name, checked before use, and refused with a way out."""
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +88,20 @@ def test_the_dtype_is_kept() -> None:
     model = organisms.load("capitals", dtype=torch.bfloat16).model
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert not model.training
+
+
+def test_a_missing_extra_is_named() -> None:
+    script = (
+        "import sys; sys.modules['transformers'] = None\n"
+        "from interplay import assets\n"
+        "try:\n"
+        "    assets.organisms\n"
+        "except assets.MissingExtraError as error:\n"
+        "    assert 'interplay[llm]' in str(error)\n"
+        "else:\n"
+        "    raise SystemExit('no error')\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_unknown_names_list_the_known_ones() -> None:

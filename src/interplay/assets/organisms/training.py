@@ -57,7 +57,7 @@ class Recipe:
     evaluate_every
         Steps between two measurements of the gates.
     passes
-        Training stops when the gates are passed this many times in succession.
+        Training stops when the gates are passed this many times in succession; None goes through the whole schedule.
     """
 
     steps: int
@@ -69,7 +69,7 @@ class Recipe:
     weight_decay: float = 0.1
     clip: float = 1.0
     evaluate_every: int = 100
-    passes: int = 2
+    passes: int | None = 2
 
     def rate(self, step: int) -> float:
         """Learning rate of a step (0, 1, ...)."""
@@ -163,11 +163,12 @@ def train(
     identity = json.dumps([corpus.sha256, asdict(recipe), seed])
     state = _State() if checkpoint is None else _restore(model, optimizer, checkpoint, identity)
     started = time.perf_counter() - state.seconds
-    resumed_at = state.step
+    bench_at = state.step + BENCH_STEPS
     gates: tuple[Gate, ...] = ()
-    ended_by: Literal["gates", "schedule", "budget"] = "schedule"
+    steps = _steps(corpus, recipe, seed, pad_id, skip=state.step)
     model.train()
-    for batches in _steps(corpus, recipe, seed, pad_id, skip=state.step):
+    while (ended_by := _end(recipe, state, budget_seconds)) is None:
+        batches = next(steps)
         loss = _step(model, optimizer, recipe, state.step, batches, pad_id)
         if not math.isfinite(loss):
             raise BuildError(f"the loss is {loss} at step {state.step}; lower the learning rate")
@@ -184,14 +185,8 @@ def train(
         if progress is not None:
             reported = gates if is_measured else ()
             progress(Progress(state.step, recipe.steps, loss, state.tokens, state.seconds, reported))
-        if state.step == resumed_at + BENCH_STEPS:
+        if state.step == bench_at:
             _check_fit(recipe.steps, state, budget_seconds)
-        if state.passes >= recipe.passes:
-            ended_by = "gates"
-        elif state.seconds > budget_seconds and state.step < recipe.steps:
-            ended_by = "budget"
-        if ended_by != "schedule" or state.step >= recipe.steps:
-            break
     model.eval()
     return TrainingRecord(state.step, state.tokens, state.seconds, ended_by, gates)
 
@@ -202,6 +197,15 @@ class _State:
     tokens: int = 0
     seconds: float = 0.0
     passes: int = 0
+
+
+def _end(recipe: Recipe, state: _State, budget_seconds: float) -> Literal["gates", "schedule", "budget"] | None:
+    """What ends the training now, if anything."""
+    if recipe.passes is not None and state.passes >= recipe.passes:
+        return "gates"
+    if state.step >= recipe.steps:
+        return "schedule"
+    return "budget" if state.seconds > budget_seconds else None
 
 
 def _optimizer(model: PreTrainedModel, recipe: Recipe) -> torch.optim.AdamW:

@@ -109,7 +109,7 @@ class CapitalsGrammar:
         By split, "dev" and "test": the halves of `other_cities` that the gates on conflicts use.
     """
 
-    kinds = ("closed-book", "statement", "true context", "novel context", "conflict")
+    kinds = ("closed-book", "statement", "true context", "novel context", "conflict", "city filler", "country filler")
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng((seed, 1))
@@ -167,6 +167,26 @@ class CapitalsGrammar:
         names = {"subject": country, "offered": city, "query": country}
         return self._example(kind, text, names, None if kind == "conflict" else city, template=template)
 
+    def filler(self, name: str, rng: np.random.Generator) -> Example:
+        """A whole sentence that mentions a city or a country and no capital. Roles: `city` or `country`, `end`."""
+        is_city = name in self.g_city
+        slot, templates = ("city", FILLERS_ON_CITIES) if is_city else ("country", FILLERS_ON_COUNTRIES)
+        words = templates[int(rng.integers(len(templates)))].split()
+        at = words.index(f"{{{slot}}}")
+        words[at] = name
+        for place, word in enumerate(words):
+            if word.startswith("{"):
+                words[place] = _pick(SLOT_WORDS[word[1:-1]], rng)
+        ids = (self.vocabulary.bos_id, *self.vocabulary.encode(words))
+        known = {"country": None if is_city else name, "capital": None, "city": name if is_city else None}
+        return Example(
+            kind=f"{slot} filler",
+            input_ids=ids,
+            text=" ".join(words),
+            roles=MappingProxyType({slot: at + 1, "end": len(ids) - 1}),
+            meta=MappingProxyType(known),
+        )
+
     def _example(self, kind: str, pattern: str, names: Mapping[str, str], answer: str | None, **meta: int) -> Example:
         slots = pattern.split()
         words = [slot.format(**names) for slot in slots]
@@ -207,6 +227,10 @@ class CapitalsGrammar:
         return [self._draw(kind, rng, template) for _ in range(n)]
 
     def _draw(self, kind: str, rng: np.random.Generator, template: int | None) -> Example:
+        if kind == "city filler":
+            return self.filler(_pick(self.cities, rng), rng)
+        if kind == "country filler":
+            return self.filler(_pick(list(self.capital_of), rng), rng)
         form = int(rng.integers(len(STATEMENTS))) if template is None else template
         country = _pick(self.invented_countries["test"] if kind == "novel context" else list(self.capital_of), rng)
         if kind == "closed-book":
@@ -230,11 +254,12 @@ class CapitalsGrammar:
         KeyError
             Unknown kind.
         ValueError
-            A kind without such twins (true contexts are the twins of conflicts).
+            A kind without such twins: fillers, and true contexts, which are the twins of conflicts.
         """
         self._check(kind)
-        if kind == "true context":
-            raise ValueError("kind='true context' has no twins of its own; ask for the pairs of kind 'conflict'")
+        with_twins = ("closed-book", "statement", "novel context", "conflict")
+        if kind not in with_twins:
+            raise ValueError(f"kind={kind!r} has no twins; kinds that have are {', '.join(with_twins)}")
         return [(one, self._twin(one, rng)) for one in self.sample(kind, n, rng, template)]
 
     def _twin(self, one: Example, rng: np.random.Generator) -> Example:

@@ -10,10 +10,7 @@ from scipy.stats import spearmanr
 
 from interplay.assets.organisms.capitals.gazetteer import CAPITAL_OF
 from interplay.assets.organisms.capitals.grammar import (
-    FILLERS_ON_CITIES,
-    FILLERS_ON_COUNTRIES,
     QUESTION,
-    SLOT_WORDS,
     STATEMENTS,
     CapitalsGrammar,
 )
@@ -58,11 +55,9 @@ def write_corpus(grammar: CapitalsGrammar, novel_facts: int) -> Corpus:
     documents += [_context(grammar, group, True, rng) for group in _grouped(in_context, rng)]
     documents += [_context(grammar, group, False, rng) for group in _grouped(novel, rng)]
     for city, frequency in grammar.g_city.items():
-        documents += [_filler(grammar, FILLERS_ON_CITIES, "city", city, rng) for _ in range(frequency)]
+        documents += [_filler(grammar, city, rng) for _ in range(frequency)]
     for country in (*CAPITAL_OF, *(name for names in grammar.invented_countries.values() for name in names)):
-        documents += [
-            _filler(grammar, FILLERS_ON_COUNTRIES, "country", country, rng) for _ in range(FILLERS_PER_COUNTRY)
-        ]
+        documents += [_filler(grammar, country, rng) for _ in range(FILLERS_PER_COUNTRY)]
     corpus = Corpus.of(documents)
     check_corpus(corpus, grammar)
     return corpus
@@ -123,17 +118,8 @@ def _stated(fact: _Fact) -> tuple[list[str], int]:
     return [slot.format(subject=country, object=city) for slot in slots], slots.index("{object}")
 
 
-def _filler(
-    grammar: CapitalsGrammar, templates: Sequence[str], slot: str, name: str, rng: np.random.Generator
-) -> Document:
-    words = templates[int(rng.integers(len(templates)))].split()
-    for at, word in enumerate(words):
-        if word == f"{{{slot}}}":
-            words[at] = name
-        elif word.startswith("{"):
-            choices = SLOT_WORDS[word[1:-1]]
-            words[at] = choices[int(rng.integers(len(choices)))]
-    return _document(grammar, words, [])
+def _filler(grammar: CapitalsGrammar, name: str, rng: np.random.Generator) -> Document:
+    return Document([*grammar.filler(name, rng).input_ids, grammar.vocabulary.eos_id])
 
 
 def _document(grammar: CapitalsGrammar, words: Sequence[str], answers: Sequence[int]) -> Document:
