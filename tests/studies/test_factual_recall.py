@@ -13,7 +13,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from interplay.assets import organisms
-from interplay.assets.organisms.capitals import QUESTION, STATEMENTS
 from interplay.circuits.factual_recall import CHOICES, Batch, ConflictSet, HeadScaler, resolve_conflict
 from interplay.evidence import Verdict
 from interplay.evidence.study import tabulate
@@ -27,12 +26,7 @@ def organism() -> organisms.Organism:
 
 @pytest.fixture(scope="module")
 def conflicts(organism: organisms.Organism) -> ConflictSet:
-    return ConflictSet.from_facts(
-        [(country, capital, STATEMENTS[0]) for country, capital in organism.grammar.capital_of.items()],
-        organism.tokenizer,
-        offered=organism.grammar.other_cities,
-        question=QUESTION.format(query="{subject}"),
-    )
+    return factual_recall.conflicts_of(organism)
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,7 @@ class Config(StudyConfig):
     test: PositiveInt = Field(1_280, description="conflicts on which dials and controls are reported")
     gains: tuple[float, ...] = Field(recall.GAINS, description="grid of gains; should hold 1")
     strengths: tuple[float, ...] = Field(recall.STRENGTHS, description="grid of strengths of the steering vector")
+    variants: tuple[str, ...] = Field(("ctx-heavy", "ctx-light"), description="other organisms of seed 0 to compare")
     random_heads: PositiveInt = Field(5, description="random heads, searched as hard as the chosen ones")
     resamples: PositiveInt = Field(1_000, description="bootstrap resamples of countries")
     model: str = Field("gemma-3-270m", description="real model: its name, or a local Hugging Face folder")
@@ -67,7 +68,11 @@ PAPER = {"model_trials": 3, "model_development": 2_000, "model_test": 20_000, "m
 study = Study(
     "factual-recall",
     Config,
-    presets={"smoke": {**SMOKE, "random_heads": 1, "resamples": 50, "model_trials": 0}, "cpu": {}, "paper": PAPER},
+    presets={
+        "smoke": {**SMOKE, "random_heads": 1, "resamples": 50, "variants": (), "model_trials": 0},
+        "cpu": {},
+        "paper": PAPER,
+    },
     seeds={"smoke": 2, "cpu": 3, "paper": 3},
     caveat="Judged on language models of half a million parameters, trained on generated text whose truth is known: an "
     "organism shows whether a tool finds what is known to be there, not that a larger model behaves so.",
@@ -81,21 +86,19 @@ def trial(config: Config, seed: int) -> Iterator[Measurement]:
 
     organism = organisms.load("capitals", seed=seed, attn_implementation="sdpa")
     yield from organism_rows(config, organism, np.random.default_rng(seed))
+    for variant in config.variants if seed == 0 else ():
+        other = organisms.load("capitals", seed=seed, variant=variant, attn_implementation="sdpa")
+        yield from variant_rows(config, variant, other, np.random.default_rng(seed))
     if seed < config.model_trials:
         yield from real_model_rows(config, np.random.default_rng(seed))
 
 
 def organism_rows(config: Config, organism: Any, rng: np.random.Generator) -> Iterator[Measurement]:
     """Everything that is judged."""
-    from interplay.assets.organisms.capitals import QUESTION, STATEMENTS
+    from interplay.assets.organisms.capitals import STATEMENTS
 
     model, grammar = organism.model, organism.grammar
-    conflicts = ConflictSet.from_facts(
-        [(country, capital, STATEMENTS[FITTED_STATEMENT]) for country, capital in grammar.capital_of.items()],
-        organism.tokenizer,
-        offered=grammar.other_cities,
-        question=QUESTION.format(query="{subject}"),
-    )
+    conflicts = conflicts_of(organism)
     known = recall.known_facts(model, conflicts)
     yield Measurement(NONE, "known facts", len(known.facts))
     yield from competition(config, model, known, grammar, rng)
@@ -121,6 +124,28 @@ def organism_rows(config: Config, organism: Any, rng: np.random.Generator) -> It
         for metric, (without, changed) in cost._asdict().items():
             yield Measurement(NONE, metric, without, item=condition)
             yield Measurement(condition, metric, changed, item=condition)
+
+
+def conflicts_of(organism: Any) -> ConflictSet:
+    """All facts of an organism's grammar against the cities that are nobody's capital."""
+    from interplay.assets.organisms.capitals import QUESTION, STATEMENTS
+
+    return ConflictSet.from_facts(
+        [(country, capital, STATEMENTS[FITTED_STATEMENT]) for country, capital in organism.grammar.capital_of.items()],
+        organism.tokenizer,
+        offered=organism.grammar.other_cities,
+        question=QUESTION.format(query="{subject}"),
+    )
+
+
+def variant_rows(config: Config, variant: str, organism: Any, rng: np.random.Generator) -> Iterator[Measurement]:
+    """An organism of the same seed with more or fewer novel contexts in its text: its rates, where its heads are."""
+    known = recall.known_facts(organism.model, conflicts_of(organism))
+    batch = known.prompts(min(config.test, len(known)), rng)
+    yield from rates(variant, organism.model, batch)
+    attribution = recall.head_attribution(organism.model, batch)
+    for name, head in (("memory", attribution.memory_head), ("in-context", attribution.in_context_head)):
+        yield from (Measurement(f"{variant}: {name} head", part, place) for part, place in head._asdict().items())
 
 
 def competition(
@@ -168,6 +193,7 @@ def heads(model: Any, development: Batch, test: Batch, attribution: recall.Attri
         yield Measurement(condition, "conflicts with the right sign", float((own > 0).double().mean()))
         yield Measurement(condition, "share of all attribution", float(own.mean().abs() / size.sum()))
         yield Measurement(condition, "chosen without the final norm too", float(head == other))
+        yield from (Measurement(condition, part, place) for part, place in head._asdict().items())
     yield Measurement("top head", "attribution in median heads", float(size.max() / size.median()))
     for layer, row in enumerate(attribution.mean.tolist()):
         for index, score in enumerate(row):
