@@ -68,7 +68,9 @@ class Config(StudyConfig):
     tau: PositiveFloat = Field(1.0, description="temperature of the competition")
     transformer_severity: int = Field(3, ge=1, le=5, description="severity for the second network, a transformer")
     transformer_epochs: int = Field(6, ge=0, description="training epochs of the second network; 0 leaves it out")
-    sweep_corruptions: tuple[str, ...] = Field(("noise", "fog"), description="corruptions of the sweeps")
+    sweep_corruptions: tuple[str, ...] = Field(
+        ("noise", "fog"), description="corruptions of the sweeps and of the second network"
+    )
     severities: tuple[int, ...] = Field((3,), description="further severities, on the sweeps' corruptions")
     batch_sizes: tuple[int, ...] = Field((10, 50), description="further batch sizes, on the sweeps' corruptions")
     lr_hebb_sweep: tuple[PositiveFloat, ...] = Field(
@@ -263,7 +265,7 @@ def without_batch_normalisation(config: Config, seed: int, local: dict[str, floa
     methods |= {"source": SourceOnly, "HebbOnly": partial(HebbOnly, **local)}
     for name, make in methods.items():
         adapter = make(world.network)
-        for item in (*config.corruptions, "clean"):
+        for item in (*config.sweep_corruptions, "clean"):
             metric = "clean error, transformer" if item == "clean" else "online error, transformer"
             yield Measurement(name, metric, adapt(config, world, adapter, item).error, item=item)
 
