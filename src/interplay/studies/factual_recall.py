@@ -58,8 +58,8 @@ class Config(StudyConfig):
     model: str = Field("gemma-3-270m", description="real model: its name, or a local Hugging Face folder")
     model_trials: NonNegativeInt = Field(1, description="how many of the first trials also run the real model")
     model_facts: str = Field("", description="CSV with columns subject and object; empty: countries and capitals")
-    model_development: PositiveInt = Field(32, description="conflicts on which the real model's dial is chosen")
-    model_test: PositiveInt = Field(80, description="conflicts on which the real model's dial is reported")
+    model_development: PositiveInt = Field(64, description="conflicts on which the real model's dial is chosen")
+    model_test: PositiveInt = Field(100, description="conflicts on which the real model's dial is reported")
     model_gains: tuple[float, ...] = Field((-3.0, 0.0, 1.0, 3.0, 6.0), description="grid of gains of the real model")
 
 
@@ -455,8 +455,8 @@ def _gain_curves(ax: Axes, rows: pd.DataFrame) -> None:
         ax.plot(means.index, means[metric], marker="o", markersize=4, color=colour, label=metric)
     ax.fill_between(means.index, means["other rate"], color="0.8", label="other rate")
     ax.axvline(1, color="0.5", linewidth=0.8, linestyle=":")
-    ax.set(ylim=(0, 1), xlabel="gain of the head", ylabel="share of development conflicts")
-    ax.legend()
+    ax.set(ylim=(0, 1.3), yticks=np.linspace(0, 1, 6), xlabel="gain of the head", ylabel="share of conflicts")
+    ax.legend(loc="upper center", ncols=2)
 
 
 def _carry_over(ax: Axes, measurements: pd.DataFrame) -> None:
