@@ -98,11 +98,8 @@ def trial(config: Config, seed: int) -> Iterator[Measurement]:
 
 def organism_rows(config: Config, organism: Any, rng: np.random.Generator) -> Iterator[Measurement]:
     """Everything that is judged."""
-    from interplay.assets.organisms.capitals import STATEMENTS
-
     model, grammar = organism.model, organism.grammar
-    conflicts = conflicts_of(organism)
-    known = recall.known_facts(model, conflicts)
+    known = recall.known_facts(model, ConflictSet.from_organism(organism, FITTED_STATEMENT))
     yield Measurement(NONE, "known facts", len(known.facts))
     yield from competition(config, model, known, grammar, rng)
     fitting, reporting = known.split(rng)
@@ -116,7 +113,8 @@ def organism_rows(config: Config, organism: Any, rng: np.random.Generator) -> It
     yield from single_dials(model, points, test)
     dials = yield from best_dials(model, points, test)
     yield from controls(config, model, development, test, attribution, rng)
-    unseen = reporting.restate(statement=STATEMENTS[UNSEEN_STATEMENT]).prompts(min(config.test, len(reporting)), rng)
+    other_words = ConflictSet.from_organism(organism, UNSEEN_STATEMENT).facts[0].statement
+    unseen = reporting.restate(statement=other_words).prompts(min(config.test, len(reporting)), rng)
     carried = yield from rates(UNSEEN, model, unseen, dials["in-context"].apply(model))
     fitted = recall.choose_gain(points, "in-context").in_context
     yield Measurement(UNSEEN, "in-context rate minus that on development", carried["in-context"].rate - fitted)
@@ -129,21 +127,9 @@ def organism_rows(config: Config, organism: Any, rng: np.random.Generator) -> It
             yield Measurement(condition, metric, changed, item=condition)
 
 
-def conflicts_of(organism: Any) -> ConflictSet:
-    """All facts of an organism's grammar against the cities that are nobody's capital."""
-    from interplay.assets.organisms.capitals import QUESTION, STATEMENTS
-
-    return ConflictSet.from_facts(
-        [(country, capital, STATEMENTS[FITTED_STATEMENT]) for country, capital in organism.grammar.capital_of.items()],
-        organism.tokenizer,
-        offered=organism.grammar.other_cities,
-        question=QUESTION.format(query="{subject}"),
-    )
-
-
 def variant_rows(config: Config, variant: str, organism: Any, rng: np.random.Generator) -> Iterator[Measurement]:
     """An organism of the same seed with more or fewer novel contexts in its text: its rates, where its heads are."""
-    known = recall.known_facts(organism.model, conflicts_of(organism))
+    known = recall.known_facts(organism.model, ConflictSet.from_organism(organism, FITTED_STATEMENT))
     batch = known.prompts(min(config.test, len(known)), rng)
     yield from rates(variant, organism.model, batch)
     attribution = recall.head_attribution(organism.model, batch)

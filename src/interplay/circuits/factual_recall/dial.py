@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interplay.circuits.factual_recall.attribution import Attribution, Head, Norm, head_attribution
+from interplay.circuits.factual_recall.batches import Batch, Questions
 from interplay.circuits.factual_recall.outcomes import answered_right, model_inputs, resolve_conflict
-from interplay.circuits.factual_recall.prompts import Batch, Questions
 from interplay.primitives.activations import Edit, Site, edit
 from interplay.primitives.decoders import Decoder
 from interplay.primitives.positions import Positions
