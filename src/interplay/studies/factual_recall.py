@@ -32,7 +32,7 @@ from interplay.circuits.factual_recall import (
     HeadScaler,
     Questions,
 )
-from interplay.evidence import Measurement, Study, StudyConfig, all_of, difference, mean, tally
+from interplay.evidence import Measurement, Study, StudyConfig, all_of, difference, mean, ratio, tally
 from interplay.evidence.claims import ClaimTest, Estimate
 
 FITTED_STATEMENT, UNSEEN_STATEMENT = 0, 4  # "the capital of C is X .", "the government of C sits in X ."
@@ -183,7 +183,8 @@ def heads(model: Any, development: Batch, test: Batch, attribution: recall.Attri
         yield Measurement(condition, "share of all attribution", float(own.mean().abs() / size.sum()))
         yield Measurement(condition, "chosen without the final norm too", float(head == other))
         yield from (Measurement(condition, part, place) for part, place in head._asdict().items())
-    yield Measurement("top head", "attribution in median heads", float(size.max() / size.median()))
+    yield Measurement("top head", "absolute attribution", float(size.max()))
+    yield Measurement("median head", "absolute attribution", float(size.median()))
     for layer, row in enumerate(attribution.mean.tolist()):
         for index, score in enumerate(row):
             yield Measurement("head map", "attribution", score, step=layer, x=float(index))
@@ -368,7 +369,7 @@ study.claim(
     test=all_of(
         mean("conflicts with the right sign", "memory head").above(0.9),
         mean("conflicts with the right sign", "in-context head").above(0.9),
-        mean("attribution in median heads", "top head").above(3),
+        ratio("absolute attribution", "top head", "median head").above(3),
     ),
     label="emergent",
 )
@@ -422,7 +423,7 @@ def figure(measurements: pd.DataFrame) -> Figure:
     _head_map(drawing, axes[0, 2], measurements)
     for ax, head in ((axes[1, 0], "memory head"), (axes[1, 1], "in-context head")):
         _gain_curves(ax, measurements[measurements["condition"] == f"{head}, development"])
-        ax.set_title(f"scaling the {head}")
+        ax.set_title(f"scaling the {head}, mean of seeds")
     _carry_over(axes[1, 2], measurements)
     return drawing
 
