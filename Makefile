@@ -26,7 +26,7 @@ docs: $(VENV)/.test
 
 evidence: $(VENV)/.demo
 	$(BIN)/interplay run --all --preset cpu --evidence evidence || test $$? -eq 1
-	$(BIN)/python docs/readme_table.py
+	$(BIN)/python docs/readme.py
 
 bench: $(VENV)/.test
 	$(PIP) install --constraint constraints.txt --editable '.[bench]'

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import math
 import os
 import re
 import subprocess
@@ -42,7 +43,7 @@ def pages(monkeypatch):
 
 
 def test_the_readme_is_current():
-    done = run("docs/readme_table.py", "--check")
+    done = run("docs/readme.py", "--check")
     assert done.returncode == 0, done.stderr
 
 
@@ -77,6 +78,7 @@ def test_a_page_shows_evidence_figure_and_notes_in_order(pages, tmp_path, monkey
     part = JudgedPart(
         description="error: a - b",
         threshold="< 0",
+        regions=((-math.inf, 0.0),),
         effect=-0.125,
         low=-0.25,
         high=-0.0625,

@@ -129,9 +129,10 @@ def test_units_may_be_seeds_times_items():
 
 
 def test_tally_counts_seeds():
-    finding = only(tally("m", "a").above(1.5), table(a=[1.0, 0.0, 1.0]))
+    finding = only(tally("m", "a").at_least(2), table(a=[1.0, 0.0, 1.0]))
     assert (finding.estimate.effect, finding.verdict) == (2, Verdict.HOLDS)
-    assert only(tally("m", "a").above(1.5), table(a=[0.0, 0.0, 1.0])).verdict is Verdict.FAILS
+    assert finding.threshold == "≥ 2"
+    assert only(tally("m", "a").at_least(2), table(a=[0.0, 0.0, 1.0])).verdict is Verdict.FAILS
 
 
 @pytest.mark.parametrize("kind", [proportion, tally])

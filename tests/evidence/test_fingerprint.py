@@ -25,6 +25,7 @@ study.claim("C", "s", paper="p", test=mean("m", "a").above(0))
 
 @study.figure
 def figure(measurements):
+    from somewhere.panels import panel
     return 1
 ''',
     "mechanism": '''
@@ -35,6 +36,7 @@ def rule(seed):
     return piece(seed)
 ''',
     "parts": "def piece(seed):\n    return 2 * seed\n",
+    "panels": "def panel():\n    return 1\n",
     "other": "x = 1\n",
 }
 
@@ -78,6 +80,7 @@ def test_what_counts(fingerprint_of):
         ("study", '"""A study."""', '"""Another docstring."""'),
         ("mechanism", '"""A rule."""', '"""The rule."""'),
         ("parts", "    return", "    # why\n    return"),
+        ("panels", "return 1", "return 2"),
         ("other", "x = 1", "x = 2"),
     ]:
         assert fingerprint_of(file, old, new) == before, f"{file}: {new} must not count"

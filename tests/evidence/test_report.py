@@ -23,7 +23,7 @@ UNDEFINED = (math.nan, math.nan, math.nan)
 def part(verdict=HOLDS, description="error: rule - plain", threshold="< -0.05", figures=(-0.2, -0.25, -0.15), **more):
     effect, low, high = figures
     return JudgedPart(
-        **{"units": 40, "kind": "paired difference", "reason": ""} | more,
+        **{"units": 40, "kind": "paired difference", "reason": "", "regions": ((-math.inf, -0.05),)} | more,
         description=description,
         threshold=threshold,
         effect=effect,
@@ -210,7 +210,7 @@ UNBOUNDED = ClaimTest("mean", "x", estimate=None)
 @pytest.mark.parametrize("kind", ["mean", "paired ratio"])
 def test_a_point_is_drawn_inside_the_region_exactly_where_the_claim_is_true(test, true, untrue, kind):
     for value in [*true, *untrue]:
-        plot = interval_plot(part(threshold=test.threshold, figures=(value, value, value), kind=kind))
+        plot = interval_plot(part(regions=test.regions, figures=(value, value, value), kind=kind))
         inside = any(start <= plot.effect <= start + length for start, length in plot.regions)
         assert inside == (value in true), value
         assert 0 < plot.effect < 100
@@ -218,7 +218,7 @@ def test_a_point_is_drawn_inside_the_region_exactly_where_the_claim_is_true(test
 
 
 def test_ratios_are_drawn_on_a_logarithmic_axis():
-    plot = interval_plot(part(threshold="< 1", figures=(1, 0.25, 4), kind="paired ratio"))
+    plot = interval_plot(part(regions=((-math.inf, 1),), figures=(1, 0.25, 4), kind="paired ratio"))
     start, length = plot.interval
     assert plot.effect == pytest.approx(50)
     assert start + length / 2 == pytest.approx(50)
@@ -376,10 +376,12 @@ def test_nothing_overflows_sideways(open_gallery, width):
     assert page.eval_on_selector_all(".card", overhang) == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_is_readable_on_what_is_behind_it(open_gallery, scheme):
-    texts = open_gallery(color_scheme=scheme).eval_on_selector_all(
-        ".chip, .how, .paper, .byline, .lead, .eyebrow, .totals dt, .figures .mark, .failures h3, .count, a, button",
+@pytest.mark.parametrize(("scheme", "media"), [("light", "screen"), ("dark", "screen"), ("dark", "print")])
+def test_text_is_readable_on_what_is_behind_it(open_gallery, scheme, media):
+    page = open_gallery(color_scheme=scheme)
+    page.emulate_media(media=media)
+    texts = page.eval_on_selector_all(
+        ".chip, .how, .paper, .byline, .lead, .eyebrow, .totals dt, .mark, .failures :is(h3, b), .count, a, button",
         """all => all.filter(one => one.offsetParent).map(one => {
             let behind = one;
             while (/, 0\\)$/.test(getComputedStyle(behind).backgroundColor) && behind.parentElement) {

@@ -25,6 +25,7 @@ from interplay.plasticity.nhl import (
     ChannelAffine,
     HardNHL,
     HebbOnly,
+    OnlineAdapter,
     PseudoLabel,
     SoftHebb,
     SourceOnly,
@@ -641,6 +642,8 @@ def test_networks_that_cannot_adapt_are_refused() -> None:
         frozen = classifier()
     with pytest.raises(ValueError, match=r"built under torch\.inference_mode"):
         NHL(frozen)
+    with pytest.raises(ValueError, match="'inserted' stands behind the layer that learns"):
+        OnlineAdapter(classifier(), modulator=("inserted",))
     parametrised = classifier()
     nn.utils.parametrizations.weight_norm(parametrised[0])
     with pytest.raises(ValueError, match="remove_parametrizations"):
@@ -751,6 +754,13 @@ def test_batches_that_are_not_finite_leave_nothing_behind(make) -> None:
         adapter(poisoned)
     adapter.reset()
     assert adapter.skipped == 0
+
+    episodic = make(classifier(), episodic=True)
+    with pytest.warns(RuntimeWarning, match="nothing was learnt"):
+        episodic(poisoned)
+    episodic(poisoned)
+    with pytest.raises(FloatingPointError, match="3 batches in a row"):
+        episodic(poisoned)
 
 
 def test_a_large_gain_that_overflows_does_not_take_the_filters_along() -> None:

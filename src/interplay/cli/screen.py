@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from interplay.evidence import Run
+    from interplay.evidence import Outcome, Run
     from interplay.evidence.outcome import JudgedClaim
 
 output, messages = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -95,9 +95,8 @@ def verdict_counts(verdicts: dict[str, str]) -> str:
     )
 
 
-def print_outcome(result: Run) -> None:
-    """The claims of a run with their verdicts, and what raised."""
-    outcome = result.outcome
+def verdict_table(outcome: Outcome) -> Table:
+    """The claims with the paper's figure, the measured one, the threshold and the verdict."""
     table = Table(
         title=f"{outcome.slug} · {outcome.preset} · {outcome.seeds} seeds", title_justify="left", title_style="bold"
     )
@@ -106,7 +105,13 @@ def print_outcome(result: Run) -> None:
     for claim in outcome.claims:
         for position, cells in enumerate(_rows(claim)):
             table.add_row(*cells, end_section=position == len(claim.parts) - 1)
-    output.print(table)
+    return table
+
+
+def print_outcome(result: Run) -> None:
+    """The claims of a run with their verdicts, and what raised."""
+    outcome = result.outcome
+    output.print(verdict_table(outcome))
     if outcome.caveat:
         output.print(f"[dim]{escape(outcome.caveat)}[/]")
     for failure in outcome.failures:

@@ -2,7 +2,7 @@
 
 Every estimator reduces the measurements to one number a *unit* (a seed, or a seed and an item), pairs the conditions by
 unit, and puts a 95 % interval on the outcome: Student's t on the values, paired differences or paired log-ratios, or
-Clopper-Pearson on proportions. A threshold is attached with `above`, `below`, `between` or `outside`::
+Clopper-Pearson on proportions. A threshold is attached with `above`, `below`, `between`, `outside` or `at_least`::
 
     difference("error", "NHL", "source", unit=("seed", "item")).below(-0.05)
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -77,10 +77,15 @@ class ClaimTest:
     low: float = -math.inf
     high: float = math.inf
     complement: bool = False
+    count: bool = False
 
     def above(self, threshold: float) -> ClaimTest:
         """The claim holds where the figure is above the threshold."""
         return self._bounded(low=threshold)
+
+    def at_least(self, count: int) -> ClaimTest:
+        """The claim holds where an exact count is `count` or more."""
+        return replace(self._bounded(low=count), count=True)
 
     def below(self, threshold: float) -> ClaimTest:
         """The claim holds where the figure is below the threshold."""
@@ -107,20 +112,27 @@ class ClaimTest:
         if math.isinf(self.low):
             return f"< {self.high:g}"
         if math.isinf(self.high):
-            return f"> {self.low:g}"
+            return f"{'≥' if self.count else '>'} {self.low:g}"
         return f"in [{self.low:g}, {self.high:g}]"
+
+    @property
+    def regions(self) -> tuple[tuple[float, float], ...]:
+        """The intervals in which the claim is true, infinite ends included."""
+        if self.complement:
+            return (-math.inf, self.low), (self.high, math.inf)
+        return ((self.low, self.high),)
 
     def judge(self, measurements: pd.DataFrame) -> list[Finding]:
         """Estimate and compare: one finding (several for `all_of`)."""
         estimate = self.estimate(measurements)
-        return [Finding(self.description, self.threshold, estimate, self._verdict(estimate))]
+        return [Finding(self.description, self.threshold, self.regions, estimate, self._verdict(estimate))]
 
     def _bounded(self, low: float = -math.inf, high: float = math.inf, complement: bool = False) -> ClaimTest:
         if self.bounded:
             raise ValueError(f"the test {self.description!r} has a threshold already: {self.threshold}")
         if not low <= high or math.isnan(low) or math.isnan(high):
             raise ValueError(f"thresholds must be ordered numbers; got low={low}, high={high}")
-        return ClaimTest(self.kind, self.description, self.estimate, low, high, complement)
+        return replace(self, low=low, high=high, complement=complement)
 
     def _verdict(self, estimate: Estimate) -> Verdict:
         if math.isnan(estimate.low) or math.isnan(estimate.high):
@@ -156,6 +168,7 @@ class Finding:
 
     description: str
     threshold: str
+    regions: tuple[tuple[float, float], ...]
     estimate: Estimate
     verdict: Verdict
 

@@ -33,17 +33,17 @@ def _imported_with(module: ModuleType | None) -> dict[str, ast.Module]:
     """The module and everything that it imports, directly or not, from its own top-level package."""
     if module is None or not getattr(module, "__file__", None):
         return {}
-    package = module.__name__.partition(".")[0]
-    trees = {module.__name__: _without_claims_and_figure(_parse(str(module.__file__)))}
-    waiting = _imports(trees[module.__name__], module.__name__, package)
+    trees: dict[str, ast.Module] = {}
+    waiting = {module.__name__}
     while waiting:
         name = waiting.pop()
-        if name in trees or name.startswith(_HARNESS):
+        # A script's own module is called __main__, which cannot be looked up.
+        path = module.__file__ if name == module.__name__ else _source(name)
+        if path is None or name in trees or name.startswith(_HARNESS):
             continue
-        if path := _source(name):
-            trees[name] = _parse(path)
-            is_package = path.endswith("__init__.py")
-            waiting |= _imports(trees[name], f"{name}.__init__" if is_package else name, package) - set(trees)
+        trees[name] = _parse(path) if name != module.__name__ else _without_claims_and_figure(_parse(path))
+        inside = f"{name}.__init__" if path.endswith("__init__.py") else name
+        waiting |= _imports(trees[name], inside) - set(trees)
     return trees
 
 
@@ -69,7 +69,8 @@ def _source(name: str) -> str | None:
     return spec.origin if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
-def _imports(tree: ast.Module, module: str, package: str) -> set[str]:
+def _imports(tree: ast.Module, module: str) -> set[str]:
+    """Modules of the same top-level package that a module imports."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -78,7 +79,7 @@ def _imports(tree: ast.Module, module: str, package: str) -> set[str]:
             parent = module.split(".")[: -node.level] if node.level else []
             source = ".".join([*parent, *([node.module] if node.module else [])])
             names |= {source} | {f"{source}.{alias.name}" for alias in node.names}
-    own = {name for name in names if name.partition(".")[0] == package}
+    own = {name for name in names if name.partition(".")[0] == module.partition(".")[0]}
     # Importing a.b.c runs a and a.b as well.
     return own | {name.rsplit(".", depth)[0] for name in own for depth in range(1, name.count(".") + 1)}
 

@@ -28,6 +28,7 @@ class JudgedPart(_Record):
 
     description: str
     threshold: str
+    regions: tuple[tuple[float, float], ...]
     effect: float
     low: float
     high: float
@@ -150,6 +151,7 @@ def _part(finding: Finding, judged: bool) -> JudgedPart:
     return JudgedPart(
         description=finding.description,
         threshold=finding.threshold,
+        regions=finding.regions,
         effect=estimate.effect,
         low=estimate.low,
         high=estimate.high,

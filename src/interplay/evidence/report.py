@@ -192,10 +192,9 @@ def how_measured(part: JudgedPart) -> str:
 def interval_plot(part: JudgedPart) -> IntervalPlot | None:
     """The plot of a part; None where the figure or its interval is undefined."""
     figures = [part.effect, part.low, part.high]
-    regions = _true_regions(part.threshold)
-    if not regions or not all(map(math.isfinite, figures)):
+    if not all(map(math.isfinite, figures)):
         return None
-    bounds = [bound for region in regions for bound in region if math.isfinite(bound)]
+    bounds = [bound for region in part.regions for bound in region if math.isfinite(bound)]
     points = figures + bounds
     # A ratio of 1/2 is as far from one as a ratio of 2.
     scale = math.log if "ratio" in part.kind and min(points) > 0 else float
@@ -214,29 +213,8 @@ def interval_plot(part: JudgedPart) -> IntervalPlot | None:
     return IntervalPlot(
         effect=position(part.effect),
         interval=span(part.low, part.high),
-        regions=tuple(span(low, high) for low, high in regions),
+        regions=tuple(span(low, high) for low, high in part.regions),
     )
-
-
-def _true_regions(threshold: str) -> list[tuple[float, float]]:
-    """Where the claim is true, from the words of `ClaimTest.threshold`."""
-    numbers = [float(number) for number in re.findall(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?", threshold)]
-    match threshold.partition(" ")[0], numbers:
-        case "<", [high]:
-            return [(-math.inf, high)]
-        case ">", [low]:
-            return [(low, math.inf)]
-        case "in", [low, high]:
-            return [(low, high)]
-        case "outside", [low, high]:
-            return [(-math.inf, low), (high, math.inf)]
-        case "≠", [value]:
-            return [(-math.inf, value), (value, math.inf)]
-    return []
-
-
-def _packaged(name: str) -> str:
-    return files("interplay.evidence").joinpath(name).read_text(encoding="utf-8")
 
 
 def _tally(cards: Sequence[Card]) -> dict[Verdict, int]:

@@ -102,6 +102,8 @@ class OnlineAdapter(nn.Module):
         self._order_unverified = rule is not None and verify_order
         self.inserted: ChannelAffine | None = None
         if "inserted" in modulator:
+            if self.hebb is None:
+                raise ValueError("modulator='inserted' stands behind the layer that learns, and rule=None names none")
             self.inserted = _affine_behind(self.hebb.layer)
 
         modulated = modulated_norms(self.model, self.hebb and self.hebb.layer, modulator)
@@ -117,7 +119,7 @@ class OnlineAdapter(nn.Module):
         self._make_optimizer = partial(optimizer, lr=lr)
         self._source = {name: tensor.detach().clone() for name, tensor in self.adapted_parameters().items()}
         self._adapting = True
-        self._fresh()
+        self.reset()
         self.train(False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -148,7 +150,7 @@ class OnlineAdapter(nn.Module):
         if not self._adapting:
             return self._forward(args, kwargs)
         if self.episodic:
-            self.reset()
+            self._restore()
         if self.hebb is None and not self._modulators:
             return self._forward(args, kwargs)
         for _ in range(self.steps):
@@ -159,10 +161,9 @@ class OnlineAdapter(nn.Module):
 
     def reset(self) -> None:
         """Back to the source: weights, modulators and the optimiser's state. Call it at each new domain."""
-        with torch.no_grad():
-            for name, tensor in self.adapted_parameters().items():
-                tensor.copy_(self._source[name])
-        self._fresh()
+        self._restore()
+        self.skipped = 0
+        self._failures_in_a_row = 0
 
     def adapted_parameters(self) -> dict[str, nn.Parameter]:
         """All that adaptation changes, by name: the locally learning weight and the modulators."""
@@ -190,10 +191,11 @@ class OnlineAdapter(nn.Module):
                 norm.track_running_stats = False
         return self
 
-    def _fresh(self) -> None:
+    def _restore(self) -> None:
+        with torch.no_grad():
+            for name, tensor in self.adapted_parameters().items():
+                tensor.copy_(self._source[name])
         self._optimizer = self._make_optimizer(list(self._modulators.values())) if self._modulators else None
-        self.skipped = 0
-        self._failures_in_a_row = 0
 
     def _adapt(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """One pass of equations (1) to (4). A batch without a finite prediction leaves nothing behind."""

@@ -36,8 +36,6 @@ from interplay.plasticity.nhl import (
     evaluate_online,
     soft_hebbian_free_energy,
 )
-from interplay.studies.nhl import panels
-from interplay.studies.nhl.panels import UNITS
 from interplay.studies.nhl.worlds import (
     SIGNS,
     VisionTransformer,
@@ -50,6 +48,7 @@ from interplay.studies.nhl.worlds import (
 )
 
 FILTERS_SHOWN = 16
+UNITS = ("seed", "item")
 Methods = dict[str, Callable[..., OnlineAdapter]]
 
 
@@ -68,14 +67,14 @@ class Config(StudyConfig):
     lr_hebb: PositiveFloat = Field(1e-3, description="step size of the local rule")
     tau: PositiveFloat = Field(1.0, description="temperature of the competition")
     transformer_severity: int = Field(3, ge=1, le=5, description="severity for the second network, a transformer")
-    transformer_epochs: int = Field(10, ge=0, description="training epochs of the second network; 0 leaves it out")
+    transformer_epochs: int = Field(6, ge=0, description="training epochs of the second network; 0 leaves it out")
     sweep_corruptions: tuple[str, ...] = Field(("noise", "fog"), description="corruptions of the sweeps")
-    severities: tuple[int, ...] = Field((1, 3), description="further severities, on the sweeps' corruptions")
-    batch_sizes: tuple[int, ...] = Field((10, 50, 200), description="further batch sizes, on the sweeps' corruptions")
+    severities: tuple[int, ...] = Field((3,), description="further severities, on the sweeps' corruptions")
+    batch_sizes: tuple[int, ...] = Field((10, 50), description="further batch sizes, on the sweeps' corruptions")
     lr_hebb_sweep: tuple[PositiveFloat, ...] = Field(
         (3e-4, 1e-3, 3e-3, 1e-2), description="swept step sizes of the local rule"
     )
-    tau_sweep: tuple[PositiveFloat, ...] = Field((0.3, 1.0, 3.0), description="swept temperatures")
+    tau_sweep: tuple[PositiveFloat, ...] = Field((0.3, 3.0), description="swept temperatures")
     images: Path | None = Field(None, description="folder of corruption/severity/class/image and clean/class/image")
     checkpoint: Path | None = Field(None, description="folder of a Hugging Face image classifier, used with images")
     device: Device = Field("cpu", description="where the networks run")
@@ -110,10 +109,14 @@ study = Study(
             "batch_size": 64,
             "rates": (1e-4, 3e-4, 1e-3, 3e-3),
             "sweep_corruptions": ("gaussian_noise", "fog"),
+            "severities": (1, 3),
+            "batch_sizes": (16, 200),
+            "tau_sweep": (0.1, 0.3, 1.0, 3.0),
             "transformer_epochs": 0,
         },
     },
     seeds={"smoke": 2, "cpu": 5, "paper": 10},
+    caveat="Most of the gain over the source network is that of batch statistics, which BN in the figure has alone.",
 )
 
 
@@ -319,6 +322,8 @@ study.claim(
 
 @study.figure
 def figure(measurements: DataFrame) -> Figure:
+    from interplay.studies.nhl import panels
+
     figure = Figure(figsize=(11, 10.5), layout="constrained")
     axes = figure.subplot_mosaic(
         [["errors"] * 3, ["stream", "differences", "lr_hebb"], ["filters", "filters", "conditions"]],

@@ -8,8 +8,8 @@ from pandas import DataFrame
 from scipy import stats
 
 from interplay.evidence import difference
+from interplay.studies.nhl import UNITS
 
-UNITS = ("seed", "item")
 COLOURS = {
     "source": "#999999",
     "BN": "#E69F00",
@@ -111,7 +111,7 @@ def draw_conditions(axes: Axes, measurements: DataFrame) -> None:
     groups = {f"batch\nof {int(size)}": sizes.xs(size, level="x") for size in sizes.index.levels[1].dropna()}
     groups["sorted"] = percent(measurements, "error, sorted by class")
     groups["no\nresets"] = percent(measurements, "error without resets")
-    groups["no batch\nnorm"] = percent(measurements, "online error, transformer")
+    groups["no BN"] = percent(measurements, "online error, transformer")
     for offset, name in enumerate(("TENT", "NHL")):
         rows = [group.loc[name] for group in groups.values() if name in group.index]
         centres = np.arange(len(rows)) + 0.35 * (offset - 0.5)
