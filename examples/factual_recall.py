@@ -4,15 +4,11 @@ import numpy as np
 import torch
 
 from interplay.assets import organisms
-from interplay.assets.organisms.capitals import QUESTION, STATEMENTS
 from interplay.circuits.factual_recall import CHOICES, ConflictSet, ContextMemoryDial, known_facts, resolve_conflict
 
 organism = organisms.load("capitals", seed=0, attn_implementation="sdpa")  # or any Hugging Face causal language model
 model, tokenizer = organism.model, organism.tokenizer
-facts = [(country, capital, STATEMENTS[0]) for country, capital in organism.grammar.capital_of.items()]
-conflicts = ConflictSet.from_facts(
-    facts, tokenizer, offered=organism.grammar.other_cities, question=QUESTION.format(query="{subject}")
-)
+conflicts = ConflictSet.from_organism(organism)  # or from_facts, with facts of your own
 
 rng = np.random.default_rng(0)
 fitting, reporting = known_facts(model, conflicts).split(rng)
@@ -32,7 +28,7 @@ for target in ("in-context", "memorized"):
     with dial.apply(model):
         show(f"head {dial.head_} x {dial.alpha_:g}")
 
-prompt = "the capital of France is Sydney . " + QUESTION.format(query="France")
+prompt = "the capital of France is Sydney . Q : what is the capital of France ? A :"
 inputs = tokenizer(prompt, return_tensors="pt")
 with dial.apply(model), torch.inference_mode():
     answer = model.generate(**inputs, max_new_tokens=1, do_sample=False, pad_token_id=tokenizer.pad_token_id)

@@ -525,6 +525,17 @@ def test_the_dial_finds_planted_heads_and_turns_both_ways(
     assert (down.alpha_, down.feasible_) == (1.0, False)
 
 
+def test_a_bound_that_the_undisturbed_model_breaks_is_no_success() -> None:
+    """With 12 % other answers at gain 1, the one gain within the bound lowers the target: chosen, but with a warning."""
+    curve = [
+        DialPoint((Head(0, 0),), gain, 0.0, memorized, other)
+        for gain, memorized, other in ((1.0, 0.6, 0.12), (2.0, 0.4, 0.1))
+    ]
+    with pytest.warns(UserWarning, match="no gain raises the memorized rate with at most 10% other answers"):
+        dial = ContextMemoryDial("memorized").fit_curve(curve)
+    assert (dial.alpha_, dial.feasible_) == (2.0, False)
+
+
 def test_collateral_counts_what_the_dial_breaks(
     conflicts: ConflictSet, word_tokenizer: PreTrainedTokenizerFast
 ) -> None:

@@ -26,7 +26,7 @@ def organism() -> organisms.Organism:
 
 @pytest.fixture(scope="module")
 def conflicts(organism: organisms.Organism) -> ConflictSet:
-    return factual_recall.conflicts_of(organism)
+    return ConflictSet.from_organism(organism)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,8 @@ def batch(conflicts: ConflictSet) -> Batch:
 def test_conflicts_are_the_grammar_s_own(organism: organisms.Organism, conflicts: ConflictSet, batch: Batch) -> None:
     """Same tokens, positions and answers as the organism's grammar writes from its known slots."""
     assert len(conflicts) == 160 * 40
+    other_words = ConflictSet.from_organism(organism, statement=4).prompts(1, np.random.default_rng(0))
+    assert organism.tokenizer.decode(other_words.ids[0], skip_special_tokens=True).startswith("the government of ")
     for row in range(len(batch)):
         country, city = conflicts.facts[batch.subject[row]].subject, conflicts.answers[batch.offered[row]]
         example = organism.grammar.context(country, city, 0)

@@ -32,7 +32,7 @@ from interplay.circuits.factual_recall import (
     HeadScaler,
     Questions,
 )
-from interplay.evidence import Measurement, Study, StudyConfig, all_of, difference, mean, tally
+from interplay.evidence import Measurement, Study, StudyConfig, all_of, difference, mean, ratio, tally
 from interplay.evidence.claims import ClaimTest, Estimate
 
 FITTED_STATEMENT, UNSEEN_STATEMENT = 0, 4  # "the capital of C is X .", "the government of C sits in X ."
@@ -58,8 +58,8 @@ class Config(StudyConfig):
     model: str = Field("gemma-3-270m", description="real model: its name, or a local Hugging Face folder")
     model_trials: NonNegativeInt = Field(1, description="how many of the first trials also run the real model")
     model_facts: str = Field("", description="CSV with columns subject and object; empty: countries and capitals")
-    model_development: PositiveInt = Field(32, description="conflicts on which the real model's dial is chosen")
-    model_test: PositiveInt = Field(80, description="conflicts on which the real model's dial is reported")
+    model_development: PositiveInt = Field(64, description="conflicts on which the real model's dial is chosen")
+    model_test: PositiveInt = Field(100, description="conflicts on which the real model's dial is reported")
     model_gains: tuple[float, ...] = Field((-3.0, 0.0, 1.0, 3.0, 6.0), description="grid of gains of the real model")
 
 
@@ -87,7 +87,10 @@ def trial(config: Config, seed: int) -> Iterator[Measurement]:
     organism = organisms.load("capitals", seed=seed, attn_implementation="sdpa")
     yield from organism_rows(config, organism, np.random.default_rng(seed))
     for variant in config.variants if seed == 0 else ():
-        other = organisms.load("capitals", seed=seed, variant=variant, attn_implementation="sdpa")
+        try:
+            other = organisms.load("capitals", seed=seed, variant=variant, attn_implementation="sdpa")
+        except organisms.NotBuiltError:  # a comparison that is not judged must not cost those that are
+            continue
         yield from variant_rows(config, variant, other, np.random.default_rng(seed))
     if seed < config.model_trials:
         yield from real_model_rows(config, np.random.default_rng(seed))
@@ -95,11 +98,8 @@ def trial(config: Config, seed: int) -> Iterator[Measurement]:
 
 def organism_rows(config: Config, organism: Any, rng: np.random.Generator) -> Iterator[Measurement]:
     """Everything that is judged."""
-    from interplay.assets.organisms.capitals import STATEMENTS
-
     model, grammar = organism.model, organism.grammar
-    conflicts = conflicts_of(organism)
-    known = recall.known_facts(model, conflicts)
+    known = recall.known_facts(model, ConflictSet.from_organism(organism, FITTED_STATEMENT))
     yield Measurement(NONE, "known facts", len(known.facts))
     yield from competition(config, model, known, grammar, rng)
     fitting, reporting = known.split(rng)
@@ -113,7 +113,8 @@ def organism_rows(config: Config, organism: Any, rng: np.random.Generator) -> It
     yield from single_dials(model, points, test)
     dials = yield from best_dials(model, points, test)
     yield from controls(config, model, development, test, attribution, rng)
-    unseen = reporting.restate(statement=STATEMENTS[UNSEEN_STATEMENT]).prompts(min(config.test, len(reporting)), rng)
+    other_words = ConflictSet.from_organism(organism, UNSEEN_STATEMENT).facts[0].statement
+    unseen = reporting.restate(statement=other_words).prompts(min(config.test, len(reporting)), rng)
     carried = yield from rates(UNSEEN, model, unseen, dials["in-context"].apply(model))
     fitted = recall.choose_gain(points, "in-context").in_context
     yield Measurement(UNSEEN, "in-context rate minus that on development", carried["in-context"].rate - fitted)
@@ -126,21 +127,9 @@ def organism_rows(config: Config, organism: Any, rng: np.random.Generator) -> It
             yield Measurement(condition, metric, changed, item=condition)
 
 
-def conflicts_of(organism: Any) -> ConflictSet:
-    """All facts of an organism's grammar against the cities that are nobody's capital."""
-    from interplay.assets.organisms.capitals import QUESTION, STATEMENTS
-
-    return ConflictSet.from_facts(
-        [(country, capital, STATEMENTS[FITTED_STATEMENT]) for country, capital in organism.grammar.capital_of.items()],
-        organism.tokenizer,
-        offered=organism.grammar.other_cities,
-        question=QUESTION.format(query="{subject}"),
-    )
-
-
 def variant_rows(config: Config, variant: str, organism: Any, rng: np.random.Generator) -> Iterator[Measurement]:
     """An organism of the same seed with more or fewer novel contexts in its text: its rates, where its heads are."""
-    known = recall.known_facts(organism.model, conflicts_of(organism))
+    known = recall.known_facts(organism.model, ConflictSet.from_organism(organism, FITTED_STATEMENT))
     batch = known.prompts(min(config.test, len(known)), rng)
     yield from rates(variant, organism.model, batch)
     attribution = recall.head_attribution(organism.model, batch)
@@ -194,7 +183,8 @@ def heads(model: Any, development: Batch, test: Batch, attribution: recall.Attri
         yield Measurement(condition, "share of all attribution", float(own.mean().abs() / size.sum()))
         yield Measurement(condition, "chosen without the final norm too", float(head == other))
         yield from (Measurement(condition, part, place) for part, place in head._asdict().items())
-    yield Measurement("top head", "attribution in median heads", float(size.max() / size.median()))
+    yield Measurement("top head", "absolute attribution", float(size.max()))
+    yield Measurement("median head", "absolute attribution", float(size.median()))
     for layer, row in enumerate(attribution.mean.tolist()):
         for index, score in enumerate(row):
             yield Measurement("head map", "attribution", score, step=layer, x=float(index))
@@ -339,8 +329,8 @@ def seeds_that_agree(metric: str, condition: str, item: str) -> ClaimTest:
     """The larger number of seeds that share a sign (-1 or 1): an exact count, so its interval is a point."""
 
     def estimate(measurements: pd.DataFrame) -> Estimate:
-        wanted = {"metric": metric, "condition": condition, "item": item}
-        rows = measurements[np.all([measurements[name] == value for name, value in wanted.items()], axis=0)]
+        rows = measurements[(measurements["metric"] == metric) & (measurements["condition"] == condition)]
+        rows = rows[rows["item"] == item]
         count = float(max((rows["value"] == sign).sum() for sign in (-1, 1)))
         return Estimate(count, count, count, len(rows), "count of seeds")
 
@@ -379,7 +369,7 @@ study.claim(
     test=all_of(
         mean("conflicts with the right sign", "memory head").above(0.9),
         mean("conflicts with the right sign", "in-context head").above(0.9),
-        mean("attribution in median heads", "top head").above(3),
+        ratio("absolute attribution", "top head", "median head").above(3),
     ),
     label="emergent",
 )
@@ -433,7 +423,7 @@ def figure(measurements: pd.DataFrame) -> Figure:
     _head_map(drawing, axes[0, 2], measurements)
     for ax, head in ((axes[1, 0], "memory head"), (axes[1, 1], "in-context head")):
         _gain_curves(ax, measurements[measurements["condition"] == f"{head}, development"])
-        ax.set_title(f"scaling the {head}")
+        ax.set_title(f"scaling the {head}, mean of seeds")
     _carry_over(axes[1, 2], measurements)
     return drawing
 
@@ -455,8 +445,8 @@ def _gain_curves(ax: Axes, rows: pd.DataFrame) -> None:
         ax.plot(means.index, means[metric], marker="o", markersize=4, color=colour, label=metric)
     ax.fill_between(means.index, means["other rate"], color="0.8", label="other rate")
     ax.axvline(1, color="0.5", linewidth=0.8, linestyle=":")
-    ax.set(ylim=(0, 1), xlabel="gain of the head", ylabel="share of development conflicts")
-    ax.legend()
+    ax.set(ylim=(0, 1.3), yticks=np.linspace(0, 1, 6), xlabel="gain of the head", ylabel="share of conflicts")
+    ax.legend(loc="upper center", ncols=2)
 
 
 def _carry_over(ax: Axes, measurements: pd.DataFrame) -> None:

@@ -30,6 +30,7 @@ Differences from the paper, or what it leaves open
 """
 
 from interplay.circuits.factual_recall.attribution import Attribution, Head, head_attribution
+from interplay.circuits.factual_recall.batches import Batch, Questions
 from interplay.circuits.factual_recall.capitals import CAPITALS
 from interplay.circuits.factual_recall.controls import STRENGTHS, SteeringVector, steering_vector
 from interplay.circuits.factual_recall.dial import (
@@ -54,7 +55,7 @@ from interplay.circuits.factual_recall.outcomes import (
     resolve_conflict,
     wilson,
 )
-from interplay.circuits.factual_recall.prompts import QUESTION, STATEMENT, Batch, ConflictSet, Fact, Questions
+from interplay.circuits.factual_recall.prompts import QUESTION, STATEMENT, ConflictSet, Fact
 
 __all__ = [
     "CAPITALS",

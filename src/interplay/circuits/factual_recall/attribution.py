@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interplay.circuits.factual_recall.batches import Batch
 from interplay.circuits.factual_recall.outcomes import model_inputs
-from interplay.circuits.factual_recall.prompts import Batch
 from interplay.primitives.activations import Site, record
 from interplay.primitives.decoders import Decoder
 

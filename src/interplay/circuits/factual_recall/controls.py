@@ -10,9 +10,9 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interplay.circuits.factual_recall.batches import Batch
 from interplay.circuits.factual_recall.dial import Target
 from interplay.circuits.factual_recall.outcomes import resolve_conflict
-from interplay.circuits.factual_recall.prompts import Batch
 from interplay.primitives.activations import Site, edit, record
 from interplay.primitives.decoders import Decoder
 

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interplay.circuits.factual_recall.attribution import Attribution, Head, Norm, head_attribution
+from interplay.circuits.factual_recall.batches import Batch, Questions
 from interplay.circuits.factual_recall.outcomes import answered_right, model_inputs, resolve_conflict
-from interplay.circuits.factual_recall.prompts import Batch, Questions
 from interplay.primitives.activations import Edit, Site, edit
 from interplay.primitives.decoders import Decoder
 from interplay.primitives.positions import Positions
@@ -249,7 +249,8 @@ class ContextMemoryDial:
         best = choose_gain(points, self.target, self.max_other)
         (self.head_,) = best.heads
         self.alpha_ = best.gain
-        self.feasible_ = best.gain != 1 and best.other <= self.max_other
+        undisturbed = max((point.rate(self.target) for point in points if point.gain == 1), default=0.0)
+        self.feasible_ = best.other <= self.max_other and best.rate(self.target) > undisturbed
         if not self.feasible_:
             warnings.warn(
                 f"no gain raises the {self.target} rate with at most {self.max_other:.0%} other answers; the best is "

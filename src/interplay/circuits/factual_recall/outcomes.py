@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 from torch import Tensor, nn
 
-from interplay.circuits.factual_recall.prompts import Batch, ConflictSet, Questions
+from interplay.circuits.factual_recall.batches import Batch, Questions
+from interplay.circuits.factual_recall.prompts import ConflictSet
 
 CHOICES = ("in-context", "memorized", "other")
 

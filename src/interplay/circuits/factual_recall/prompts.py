@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
 from string import Formatter
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from interplay.circuits.factual_recall.batches import Batch, Questions
 
 STATEMENT = "The capital of {subject} is {object}."
 QUESTION = "Q: What is the capital of {subject}? A:"
@@ -24,75 +25,32 @@ class Fact(NamedTuple):
     statement: str = STATEMENT
 
 
-@dataclass(frozen=True)
-class Questions:
-    """Prompts with one right next token each.
+class Text(Protocol):
+    """A prompt in words."""
 
-    Attributes
-    ----------
-    ids, mask
-        Token ids and 1 for every token that is not padding, [batch, position].
-    end_pos
-        Position of the last token, from which the answer is predicted.
-    id_true
-        First token of the right answer.
-    """
-
-    ids: Int[Tensor, "batch position"]
-    mask: Int[Tensor, "batch position"]
-    end_pos: Int[Tensor, " batch"]
-    id_true: Int[Tensor, " batch"]
-
-    def __post_init__(self) -> None:
-        rows = torch.arange(len(self.ids), device=self.ids.device)
-        if self.mask.shape != self.ids.shape or any(
-            len(getattr(self, part.name)) != len(self) for part in fields(self)
-        ):
-            raise ValueError(f"the parts of a batch must have one row a prompt; ids has shape {list(self.ids.shape)}")
-        outside = (self.end_pos < 0) | (self.end_pos >= self.ids.shape[1])
-        if outside.any() or not bool(self.mask[rows, self.end_pos].all()):
-            raise ValueError(
-                "end_pos points at padding or outside the prompt; pad on the left, or point at the last real token"
-            )
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, rows: slice | Tensor | np.ndarray) -> Self:
-        chosen = rows if isinstance(rows, slice) else torch.as_tensor(rows, device=self.ids.device)
-        return replace(self, **{part.name: getattr(self, part.name)[chosen] for part in fields(self)})
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same prompts on another device."""
-        return replace(self, **{part.name: getattr(self, part.name).to(device) for part in fields(self)})
-
-    def chunks(self, size: int) -> Iterator[Self]:
-        """Consecutive parts of at most `size` prompts."""
-        if size < 1:
-            raise ValueError(f"the number of prompts a forward pass must be positive; got {size}")
-        for start in range(0, len(self), size):
-            yield self[start : start + size]
+    @property
+    def text(self) -> str: ...
 
 
-@dataclass(frozen=True)
-class Batch(Questions):
-    """Conflict prompts.
+class Grammar(Protocol):
+    """What an organism knows about its own facts: the organism `capitals` has such a grammar."""
 
-    Attributes
-    ----------
-    id_offered
-        First token of the answer that the context offers; `id_true` is that of the memorized one.
-    subject_pos, offered_pos
-        Last token of the subject in the question, and of the offered answer in the context.
-    subject, offered
-        Indices into the conflict set's `facts` and `answers`.
-    """
+    capital_of: Mapping[str, str]
+    other_cities: Sequence[str]
 
-    id_offered: Int[Tensor, " batch"]
-    subject_pos: Int[Tensor, " batch"]
-    offered_pos: Int[Tensor, " batch"]
-    subject: Int[Tensor, " batch"]
-    offered: Int[Tensor, " batch"]
+    def question(self, country: str) -> Text: ...
+
+    def context(self, country: str, city: str, template: int = 0) -> Text: ...
+
+
+class Organism(Protocol):
+    """A language model's tokenizer and the ground truth of the text that it was trained on."""
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    @property
+    def grammar(self) -> Any: ...
 
 
 class ConflictSet:
@@ -190,6 +148,28 @@ class ConflictSet:
             )
         pairs = np.array(clear, dtype=np.int64).reshape(-1, 2)
         return cls(stated, answers, tokenizer, question, prefix, ids, pairs, len(crossed) - len(clear))
+
+    @classmethod
+    def from_organism(cls, organism: Organism, statement: int = 0) -> ConflictSet:
+        """Cross every country of an organism's grammar with the cities that are nobody's capital.
+
+        Parameters
+        ----------
+        organism
+            Anything with a `tokenizer` and a `Grammar`, such as the organism `capitals`.
+        statement
+            Which of the grammar's statements stands in the context.
+        """
+        grammar: Grammar = organism.grammar
+        country, city = next(iter(grammar.capital_of)), grammar.other_cities[0]
+        slots = {country: "{subject}", city: "{object}"}
+        asked, whole = (
+            " ".join(slots.get(word, word) for word in example.text.split())
+            for example in (grammar.question(country), grammar.context(country, city, statement))
+        )
+        stated = whole.removesuffix(asked).rstrip()
+        facts = [Fact(subject, capital, stated) for subject, capital in grammar.capital_of.items()]
+        return cls.from_facts(facts, organism.tokenizer, offered=grammar.other_cities, question=asked)
 
     def __len__(self) -> int:
         return len(self.pairs)
