@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -146,7 +147,8 @@ def test_answers_without_the_heavy_libraries(arguments):
     assert done.stderr.strip() == "set()"
 
 
-def test_ctrl_c_keeps_what_is_finished(tmp_path):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_polite_kill_keep_what_is_finished(tmp_path, end):
     script = (
         "from tests.evidence import coin_study; from interplay import catalog, cli; import sys, time\n"
         "catalog.System.load_study = lambda system: coin_study.study\n"
@@ -170,7 +172,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
         while len(list(tmp_path.rglob("0000*.parquet"))) != 2:
             time.sleep(0.05)
             assert running.poll() is None
-        running.send_signal(2)
+        running.send_signal(end)
         assert running.wait(20) == 130
         assert "what is finished is kept" in running.stderr.read()
     assert not list(tmp_path.rglob("*.part"))

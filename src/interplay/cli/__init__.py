@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -29,6 +30,8 @@ _ClickException = typer.BadParameter.__mro__[2]
 
 def main() -> None:
     """Entry point: every expected error is one line on stderr and exit code 2."""
+    # A scheduler's polite kill ends like Ctrl-C: workers stop with us, what is finished is kept.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
     except _ClickException as error:
