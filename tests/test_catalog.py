@@ -1,12 +1,14 @@
 """The catalog is complete: every system stands in its four places, and every module of a study is in the catalog."""
 
-from importlib.resources import files
+import pkgutil
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+import interplay.studies
 from interplay import catalog
+from interplay.evidence.ledger import read_outcome
 
 ROOT = Path(__file__).parents[1]
 SYSTEMS = list(catalog.systems().values())
@@ -37,8 +39,19 @@ def test_every_setting_is_described(system):
         assert field.description, f"{system.slug}: setting {name} has no description"
 
 
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.slug)
+def test_the_evidence_is_that_of_the_study(system):
+    study = system.load_study()
+    outcome = read_outcome(ROOT / "evidence" / f"{system.slug}.json")
+    assert (outcome.slug, outcome.preset, outcome.seeds) == (system.slug, "cpu", study.seeds["cpu"])
+    assert outcome.config == study.configure("cpu").model_dump(mode="json")
+    thresholds = {claim.id: claim.test.threshold for claim in study.claims.values()}
+    assert {claim.id: "; ".join(part.threshold for part in claim.parts) for claim in outcome.claims} == thresholds
+    assert not outcome.failures
+
+
 def test_no_study_is_missing_from_the_catalog():
-    modules = {path.stem for path in Path(str(files("interplay") / "studies")).glob("[!_]*.py")}
+    modules = {module.name for module in pkgutil.iter_modules(interplay.studies.__path__)}
     assert modules == {slug.replace("-", "_") for slug in catalog.systems()}
 
 
