@@ -526,7 +526,7 @@ def test_the_dial_finds_planted_heads_and_turns_both_ways(
 
 
 def test_a_bound_that_the_undisturbed_model_breaks_is_no_success() -> None:
-    """With 12 % other answers at gain 1, the one gain within the bound lowers the target: chosen, but with a warning."""
+    """At gain 1 there are 12 % other answers; the one gain within the bound lowers the target."""
     curve = [
         DialPoint((Head(0, 0),), gain, 0.0, memorized, other)
         for gain, memorized, other in ((1.0, 0.6, 0.12), (2.0, 0.4, 0.1))
@@ -587,6 +587,9 @@ def test_bad_dials(decoder_model: nn.Module) -> None:
         ContextMemoryDial(max_other=1.5)
     with pytest.raises(ValueError, match="finite numbers"):
         ContextMemoryDial(gains=(1.0, float("nan")))
+    pair = DialPoint((Head(0, 0), Head(0, 1)), 1.0, 0.5, 0.5, 0.0)
+    with pytest.raises(ValueError, match="each of them one head"):
+        ContextMemoryDial().fit_curve([pair])
     with pytest.raises(ValueError, match="call fit"):
         ContextMemoryDial().apply(decoder_model)
 

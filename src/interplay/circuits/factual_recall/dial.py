@@ -240,7 +240,9 @@ class ContextMemoryDial:
         return self._choose(self.curve_)
 
     def fit_curve(self, points: Sequence[DialPoint]) -> Self:
-        """Choose head and gain from points that `scan_gains` measured already."""
+        """Choose head and gain from points that `scan_gains` measured already, each for one head."""
+        if not points or any(len(point.heads) != 1 for point in points):
+            raise ValueError("points must hold at least one point, and each of them one head")
         self.attribution_ = None
         self.curve_ = list(points)
         return self._choose(self.curve_)
