@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    Gemma3Config,
     Gemma3ForCausalLM,
+    Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
@@ -18,6 +20,7 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SiglipVisionConfig,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -321,6 +324,35 @@ def test_replacements_take_the_model_s_dtype(ids: torch.Tensor) -> None:
     for positions in ("all", "last"):
         with edit(model, {Site("residual", 1): lambda h: h.float() + 1.0}, positions=positions):
             assert logits(model, ids).dtype == torch.bfloat16
+
+
+def test_half_precision_generation_keeps_its_bits_under_edits_that_change_nothing(ids: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+    for make in (llama, gemma3, gpt2):
+        model = make().to(torch.bfloat16).eval()
+        options = {"attention_mask": mask, "max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+        options |= {"output_logits": True, "return_dict_in_generate": True}
+        plain = model.generate(input_ids=ids * mask, **options)
+        with edit(model, dict.fromkeys(every_site(), lambda activation: activation * 1.0)):
+            edited = model.generate(input_ids=ids * mask, **options)
+        assert all(torch.equal(one, other) for one, other in zip(plain.logits, edited.logits, strict=True))
+
+
+def test_a_multimodal_model_s_decoder_is_its_language_model(ids: torch.Tensor) -> None:
+    vision = SiglipVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2, image_size=8, patch_size=4
+    )
+    text = Gemma3TextConfig(**{**SHAPE, "num_key_value_heads": 1}, sliding_window=8)
+    model = Gemma3ForConditionalGeneration(
+        Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    ).eval()
+    decoder = Decoder(model)
+    assert (decoder.n_layers, decoder.n_heads, decoder.d_model) == (LAYERS, HEADS, MODEL)
+    with record(model, [Site("heads", 2)]) as seen:
+        logits(model, ids)
+    assert seen[Site("heads", 2)].shape == (3, 7, HEADS, WIDTH)
 
 
 def test_nested_contexts_see_each_other_in_the_order_of_entry(model: nn.Module, ids: torch.Tensor) -> None:
