@@ -8,7 +8,7 @@ import sys
 from rich.console import Console
 from system_pages import ROOT, evidence, systems_table
 
-from interplay.cli.screen import verdict_table
+from interplay.cli.screen import claims_listed
 
 SHOWN = "nhl"
 
@@ -33,8 +33,8 @@ def _verdicts(slug: str) -> str:
     outcome = evidence(slug)
     if outcome is None:
         return "not run yet"
-    console = Console(file=io.StringIO(), width=130, color_system=None)
-    console.print(verdict_table(outcome))
+    console = Console(file=io.StringIO(), width=110, color_system=None)
+    console.print(claims_listed(outcome))
     return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
 
 

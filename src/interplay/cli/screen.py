@@ -7,14 +7,14 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
     from interplay.evidence import Outcome, Run
-    from interplay.evidence.outcome import JudgedClaim
 
 output, messages = Console(highlight=False), Console(stderr=True, highlight=False)
 
@@ -95,23 +95,36 @@ def verdict_counts(verdicts: dict[str, str]) -> str:
     )
 
 
-def verdict_table(outcome: Outcome) -> Table:
-    """The claims with the paper's figure, the measured one, the threshold and the verdict."""
-    table = Table(
-        title=f"{outcome.slug} · {outcome.preset} · {outcome.seeds} seeds", title_justify="left", title_style="bold"
-    )
-    for column in ("claim", "what it says", "paper", "measured [95 %]", "needed", "verdict"):
-        table.add_column(column, overflow="fold")
+def claims_listed(outcome: Outcome) -> Group:
+    """The claims: verdict and sentence, the paper's figure, then what was measured and what is needed, part by part."""
+    shown: list[RenderableType] = [f"[bold]{outcome.slug}[/] · preset {outcome.preset} · {outcome.seeds} seeds"]
     for claim in outcome.claims:
-        for position, cells in enumerate(_rows(claim)):
-            table.add_row(*cells, end_section=position == len(claim.parts) - 1)
-    return table
+        label = f" [dim]({claim.label})[/]" if claim.label else ""
+        head = Table.grid(padding=(0, 1))
+        head.add_row(f"{VERDICT_MARKS[claim.verdict]}:", f"[bold]{escape(claim.id)}[/] {escape(claim.sentence)}{label}")
+        parts = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+        parts.add_column(overflow="fold")
+        parts.add_column(no_wrap=True, justify="right")
+        parts.add_column(no_wrap=True)
+        parts.add_column(no_wrap=True)
+        for part in claim.parts:
+            mark = VERDICT_MARKS[part.verdict].replace(part.verdict.value, "").replace(" [/]", "[/]")
+            parts.add_row(escape(part.description), f"[bold]{escape(part.measured)}[/]", escape(part.threshold), mark)
+            if part.reason:
+                parts.add_row(f"[dim]{escape(part.reason)}[/]")
+        shown += [
+            "",
+            head,
+            Padding(f"[dim]paper: {escape(claim.paper)}[/]", (0, 0, 0, 2)),
+            Padding(parts, (0, 0, 0, 2)),
+        ]
+    return Group(*shown, "")
 
 
 def print_outcome(result: Run) -> None:
     """The claims of a run with their verdicts, and what raised."""
     outcome = result.outcome
-    output.print(verdict_table(outcome))
+    output.print(claims_listed(outcome))
     if outcome.caveat:
         output.print(f"[dim]{escape(outcome.caveat)}[/]")
     for failure in outcome.failures:
@@ -120,19 +133,3 @@ def print_outcome(result: Run) -> None:
             f"[red]{where} raised:[/] {escape(failure.error)} (traceback in {result.folder.trials})", soft_wrap=True
         )
     output.print(f"[dim]kept in {result.folder.path}[/]\n", soft_wrap=True)
-
-
-def _rows(claim: JudgedClaim) -> list[list[str]]:
-    label = f" [dim]({claim.label})[/]" if claim.label else ""
-    first = [claim.id, escape(claim.sentence) + label, escape(claim.paper)]
-    rows = []
-    for position, part in enumerate(claim.parts):
-        name = f"[dim]{escape(part.description)}[/]\n" if len(claim.parts) > 1 else ""
-        reason = f"\n[dim]{escape(part.reason)}[/]" if part.reason else ""
-        verdict = VERDICT_MARKS[part.verdict if len(claim.parts) > 1 else claim.verdict]
-        rows.append(
-            [*(first if position == 0 else ["", "", ""]), name + part.measured + reason, part.threshold, verdict]
-        )
-    if len(claim.parts) > 1:
-        rows[0][0] = f"{claim.id}\n{VERDICT_MARKS[claim.verdict]}"
-    return rows
