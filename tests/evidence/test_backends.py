@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from interplay.evidence import Ledger, StudyError, run
-from interplay.evidence import runner as runner_module
 from interplay.evidence import tracking as tracking_module
 
 from .coin_study import study
@@ -38,7 +37,7 @@ def test_clusters_give_the_numbers_of_one_machine(backend, tmp_path, measurement
 def test_a_missing_backend_says_what_to_install(backend, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(StudyError, match=rf"pip install 'interplay\[{backend}\]'"):
-        list(runner_module._results(study, study.configure(), [0], 2, backend))
+        run(study, Ledger(tmp_path), jobs=2, backend=backend)
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow warns about its own internals

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from interplay.evidence import Ledger, LedgerError, StudyError, Verdict, run
+from interplay.evidence import Ledger, LedgerError, StudyError, Verdict, run, run_all
 from interplay.evidence.ledger import export_evidence, read_outcome
 
 from .coin_study import study
@@ -40,6 +40,21 @@ def test_parallel_and_serial_runs_are_equal(tmp_path):
     two = run(study, Ledger(tmp_path / "two"), jobs=2).folder
     pd.testing.assert_frame_equal(one.measurements(), two.measurements())
     assert one.figure() == two.figure()
+
+
+def test_several_studies_share_the_workers_and_come_one_by_one(tmp_path):
+    planned = [(study, {"bias": bias}) for bias in (0.2, 0.8)]
+    seen = []
+    runs = list(run_all(planned, Ledger(tmp_path), jobs=2, on_progress=seen.append))
+    biases = {run.outcome.config["bias"]: run for run in runs}
+    assert biases[0.8].outcome.succeeded
+    assert not biases[0.2].outcome.succeeded
+    assert [progress.finished for progress in seen] == list(range(13))
+    alone = run(study, Ledger(tmp_path / "alone"), jobs=1, overrides={"bias": 0.8})
+    pd.testing.assert_frame_equal(alone.folder.measurements(), biases[0.8].folder.measurements())
+    again = run_all(planned, Ledger(tmp_path), jobs=2, on_progress=seen.append)
+    assert len(list(again)) == 2
+    assert seen[-1].reused == 12
 
 
 def test_finished_trials_are_not_computed_again(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self
 
@@ -62,7 +64,8 @@ class ProgressBar:
                 TextColumn("left"),
                 TimeRemainingColumn(),
             )
-            self._bar = Progress(*columns, console=messages, transient=True)
+            # Results go to stdout, which may be a file: the bar leaves it alone.
+            self._bar = Progress(*columns, console=messages, transient=True, redirect_stdout=False)
             self._task = self._bar.add_task("", total=None)
             self._bar.start()
         return self
@@ -72,6 +75,15 @@ class ProgressBar:
     ) -> None:
         if self._bar:
             self._bar.stop()
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the bar off the screen while something else is printed."""
+        if self._bar:
+            self._bar.stop()
+        yield
+        if self._bar:
+            self._bar.start()
 
     def show(self, name: str, done: int, total: int, reused: int = 0) -> None:
         """`done` of `total` are finished; `reused` of them took no time now."""

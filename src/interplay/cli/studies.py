@@ -114,37 +114,36 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Outcomes as JSON on stdout.")] = False,
 ) -> None:
     """Re-test what the papers claim. Exit code 1: a claim fails or a trial raised; 2: the call was wrong."""
-    from interplay.evidence import Ledger, LedgerError, StudyError
-    from interplay.evidence import run as run_study
+    from interplay.evidence import Ledger, LedgerError, StudyError, run_all
     from interplay.evidence.ledger import export_evidence
 
     overrides = _settings(settings or [])
     chosen = _choose(slugs or [], family, all_systems)
     try:
         studies = [system.load_study() for system in chosen]
-        for study in studies:
-            study.configure(preset.value, _for_device(study, overrides, device))
+        planned = [(study, _for_device(study, overrides, device)) for study in studies]
+        for study, settings_of_study in planned:
+            study.configure(preset.value, settings_of_study)
         send = _tracker(track)
         runs = []
-        for study in studies:
-            with ProgressBar("trials", quiet=as_json) as bar:
-                result = run_study(
-                    study,
-                    Ledger(ledger),
-                    preset=preset.value,
-                    overrides=_for_device(study, overrides, device),
-                    seeds=seeds,
-                    jobs=jobs,
-                    backend=backend.value,
-                    on_progress=lambda now, bar=bar: bar.show(now.slug, now.finished, now.total, now.reused),
-                )
-            runs.append(result)
-            if not as_json:
-                print_outcome(result)
-            if send:
-                send(result)
-            if evidence:
-                export_evidence(result.folder, evidence)
+        with ProgressBar("trials", quiet=as_json) as bar:
+            for result in run_all(
+                planned,
+                Ledger(ledger),
+                preset=preset.value,
+                seeds=seeds,
+                jobs=jobs,
+                backend=backend.value,
+                on_progress=lambda now: bar.show(now.slug, now.finished, now.total, now.reused),
+            ):
+                runs.append(result)
+                if not as_json:
+                    with bar.hidden():
+                        print_outcome(result)
+                if send:
+                    send(result)
+                if evidence:
+                    export_evidence(result.folder, evidence)
     except (StudyError, LedgerError) as error:
         refuse(str(error))
     if as_json:

@@ -15,7 +15,7 @@ from interplay.evidence.claims import (
 )
 from interplay.evidence.ledger import Ledger, LedgerError, RunFolder
 from interplay.evidence.outcome import Outcome
-from interplay.evidence.runner import Progress, Run, run
+from interplay.evidence.runner import Progress, Run, run, run_all
 from interplay.evidence.study import Device, Measurement, Study, StudyConfig, StudyError
 
 __all__ = [
@@ -41,5 +41,6 @@ __all__ = [
     "proportion",
     "ratio",
     "run",
+    "run_all",
     "tally",
 ]

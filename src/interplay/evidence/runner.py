@@ -1,4 +1,4 @@
-"""Run a study: trials in parallel, every finished one kept, claims judged at the end."""
+"""Run studies: trials in parallel, every finished one kept, claims judged at the end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -25,7 +25,7 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 class Progress(NamedTuple):
-    """How far a run is; `reused` of the `finished` trials were kept from an earlier run."""
+    """How far the trials are, over all studies that run; `reused` of the `finished` ones are from an earlier run."""
 
     slug: str
     finished: int
@@ -86,51 +86,99 @@ def run(
     LedgerError
         The ledger cannot be written.
     """
-    config = _resolve_device(study.configure(preset, overrides))
-    preset = _as_preset(preset)
-    total = study.seeds[preset] if seeds is None else seeds
-    for name, number in (("seeds", total), ("jobs", jobs)):
-        if number is not None and number < 1:
-            raise StudyError(f"{name} must be 1 or more; got {number}")
-    code, environment = fingerprint(study), Environment.here()
-    folder = ledger.open(study.slug, preset, config, code, environment)
-
-    tables = {seed: table for seed, table in folder.finished_trials().items() if seed < total}
-    missing = [seed for seed in range(total) if seed not in tables]
-    failures: list[Failure] = []
-    reused = len(tables)
-    on_progress(Progress(study.slug, reused, total, reused))
-    for result in _results(study, config, missing, jobs or os.cpu_count() or 1, backend):
-        if result.failure is not None:
-            folder.write_failure(result.failure)
-            failures.append(result.failure)
-        elif result.table is not None:
-            folder.write_trial(result.seed, result.table, result.seconds)
-            tables[result.seed] = result.table
-        on_progress(Progress(study.slug, len(tables) + len(failures), total, reused))
-
-    ordered = [tables[seed] for seed in sorted(tables)]
-    seconds = sum(float(table.attrs.get("seconds", 0.0)) for table in ordered)
-    for table in ordered:
-        table.attrs = {}
-    measurements = pd.concat(ordered, ignore_index=True) if ordered else tabulate((), 0)
-    folder.write_measurements(measurements)
-    if ordered and (failure := _draw(study, measurements, folder)):
-        folder.write_failure(failure)
-        failures.append(failure)
-    outcome = conclude(
-        study,
-        config,
-        preset,
-        measurements,
-        seeds=total,
-        failures=sorted(failures, key=lambda failure: -1 if failure.seed is None else failure.seed),
-        environment=environment,
-        fingerprint=code,
-        trial_seconds=seconds,
+    planned = [(study, overrides or {})]
+    return next(
+        run_all(planned, ledger, preset=preset, seeds=seeds, jobs=jobs, backend=backend, on_progress=on_progress)
     )
-    folder.write_outcome(outcome)
-    return Run(outcome, folder)
+
+
+def run_all(
+    planned: Iterable[tuple[Study, Mapping[str, Any]]],
+    ledger: Ledger,
+    *,
+    preset: str = "cpu",
+    seeds: int | None = None,
+    jobs: int | None = None,
+    backend: Backend = "loky",
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Iterator[Run]:
+    """Run several studies, each with its overrides, on one pool of workers: no core waits for the end of a study.
+
+    Parameters and errors are those of `run`; wrong calls are refused before anything is computed. A study is yielded
+    as soon as its last trial is in.
+    """
+    if jobs is not None and jobs < 1:
+        raise StudyError(f"jobs must be 1 or more; got {jobs}")
+    ongoing = [_Ongoing(study, ledger, preset, overrides, seeds) for study, overrides in planned]
+    total = sum(each.total for each in ongoing)
+    reused = finished = sum(len(each.tables) for each in ongoing)
+    on_progress(Progress(ongoing[0].study.slug if ongoing else "", finished, total, reused))
+    tasks = [(index, seed) for index, each in enumerate(ongoing) for seed in each.missing]
+    yield from (each.conclude() for each in ongoing if not each.missing)
+    for index, result in _results(ongoing, tasks, jobs or os.cpu_count() or 1, backend):
+        ongoing[index].keep(result)
+        finished += 1
+        on_progress(Progress(ongoing[index].study.slug, finished, total, reused))
+        if not ongoing[index].missing:
+            yield ongoing[index].conclude()
+
+
+class _Ongoing:
+    """A study while its trials come in."""
+
+    def __init__(
+        self, study: Study, ledger: Ledger, preset: str, overrides: Mapping[str, Any], seeds: int | None
+    ) -> None:
+        self.study = study
+        self.config = _resolve_device(study.configure(preset, overrides))
+        self.preset = _as_preset(preset)
+        self.total = study.seeds[self.preset] if seeds is None else seeds
+        if self.total < 1:
+            raise StudyError(f"seeds must be 1 or more; got {self.total}")
+        self.fingerprint, self.environment = fingerprint(study), Environment.here()
+        self.folder = ledger.open(study.slug, self.preset, self.config, self.fingerprint, self.environment)
+        self.tables = {seed: table for seed, table in self.folder.finished_trials().items() if seed < self.total}
+        self.failures: dict[int, Failure] = {}
+
+    @property
+    def missing(self) -> list[int]:
+        """Seeds of which neither a table nor a failure is there."""
+        return [seed for seed in range(self.total) if seed not in self.tables and seed not in self.failures]
+
+    def keep(self, result: _TrialResult) -> None:
+        """Write down what a trial brought."""
+        if result.failure is not None:
+            self.folder.write_failure(result.failure)
+            self.failures[result.seed] = result.failure
+        elif result.table is not None:
+            self.folder.write_trial(result.seed, result.table, result.seconds)
+            self.tables[result.seed] = result.table
+
+    def conclude(self) -> Run:
+        """Judge and draw."""
+        ordered = [self.tables[seed] for seed in sorted(self.tables)]
+        seconds = sum(float(table.attrs.get("seconds", 0.0)) for table in ordered)
+        for table in ordered:
+            table.attrs = {}
+        measurements = pd.concat(ordered, ignore_index=True) if ordered else tabulate((), 0)
+        self.folder.write_measurements(measurements)
+        failures = [self.failures[seed] for seed in sorted(self.failures)]
+        if ordered and (failure := _draw(self.study, measurements, self.folder)):
+            self.folder.write_failure(failure)
+            failures.append(failure)
+        outcome = conclude(
+            self.study,
+            self.config,
+            self.preset,
+            measurements,
+            seeds=self.total,
+            failures=failures,
+            environment=self.environment,
+            fingerprint=self.fingerprint,
+            trial_seconds=seconds,
+        )
+        self.folder.write_outcome(outcome)
+        return Run(outcome, self.folder)
 
 
 def _as_preset(name: str) -> Preset:
@@ -147,23 +195,26 @@ def _resolve_device(config: StudyConfig) -> StudyConfig:
 
 
 def _results(
-    study: Study, config: StudyConfig, seeds: list[int], jobs: int, backend: Backend
-) -> Iterator[_TrialResult]:
-    if not seeds:
+    ongoing: Sequence[_Ongoing], tasks: list[tuple[int, int]], jobs: int, backend: Backend
+) -> Iterator[tuple[int, _TrialResult]]:
+    """Results of the tasks (index of the study, seed) as they come in."""
+    if not tasks:
         return
+    calls = [(index, ongoing[index].study, ongoing[index].config, seed) for index, seed in tasks]
     if jobs == 1 and backend == "loky":
-        yield from (_run_trial(study, config, seed) for seed in seeds)
+        yield from (_run_task(*call) for call in calls)
         return
-    waiting = set(seeds)
+    waiting = set(tasks)
     try:
-        with _parallel(backend, min(jobs, len(seeds))) as parallel:
-            for result in parallel(joblib.delayed(_run_trial)(study, config, seed) for seed in seeds):
-                waiting.discard(result.seed)
-                yield result
+        with _parallel(backend, min(jobs, len(tasks))) as parallel:
+            for index, result in parallel(joblib.delayed(_run_task)(*call) for call in calls):
+                waiting.discard((index, result.seed))
+                yield index, result
     except _worker_deaths() as error:
         # A worker that was killed (memory, a crash below Python) takes its trial along; finished trials are kept.
-        for seed in sorted(waiting):
-            yield _TrialResult(seed, None, Failure(seed=seed, error=f"worker died: {error}", traceback=""), 0.0)
+        for index, seed in sorted(waiting):
+            failure = Failure(seed=seed, error=f"worker died: {error}", traceback="")
+            yield index, _TrialResult(seed, None, failure, 0.0)
 
 
 @contextmanager
@@ -200,6 +251,10 @@ def _worker_deaths() -> tuple[type[BaseException], ...]:
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     return (TerminatedWorkerError,)
+
+
+def _run_task(index: int, study: Study, config: StudyConfig, seed: int) -> tuple[int, _TrialResult]:
+    return index, _run_trial(study, config, seed)
 
 
 def _run_trial(study: Study, config: StudyConfig, seed: int) -> _TrialResult:
