@@ -69,7 +69,7 @@ class Config(StudyConfig):
     transformer_severity: int = Field(3, ge=1, le=5, description="severity for the second network, a transformer")
     transformer_epochs: int = Field(6, ge=0, description="training epochs of the second network; 0 leaves it out")
     sweep_corruptions: tuple[str, ...] = Field(
-        ("noise",), description="corruptions of the sweeps and of the second network"
+        ("noise", "fog"), description="corruptions of the sweeps and of the second network"
     )
     severities: tuple[int, ...] = Field((3,), description="further severities, on the sweeps' corruptions")
     batch_sizes: tuple[int, ...] = Field((10, 50), description="further batch sizes, on the sweeps' corruptions")
