@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SYSTEMS := reaction-kinetics nhl factual-recall
+SYSTEMS := factual-recall nhl reaction-kinetics # the longest trial first
 export MUJOCO_GL ?= disable
 
 .PHONY: demo test check docs evidence bench clean
