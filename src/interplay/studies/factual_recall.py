@@ -342,7 +342,7 @@ study.claim(
     "F1",
     "Memory and context compete: neither always wins, overall or for most countries.",
     paper="qualitative (abstract)",
-    test=tally("both sources win", "all conflicts").above(2),
+    test=tally("both sources win", "all conflicts").at_least(2),
     label="emergent",
 )
 study.claim(
@@ -359,7 +359,7 @@ study.claim(
     "F3",
     "The frequency of the offered city decides too, in the same direction in most models.",
     paper="frequency of the in-context city highly affects the outcome (abstract); direction not known",
-    test=seeds_that_agree("sign beyond the interval", "all conflicts", "offered").above(2),
+    test=seeds_that_agree("sign beyond the interval", "all conflicts", "offered").at_least(2),
     label="emergent",
 )
 study.claim(
