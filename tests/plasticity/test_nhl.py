@@ -543,7 +543,8 @@ def test_entropy_threshold_and_diversity() -> None:
 
 
 def test_hugging_face_classifiers_keep_their_output_type() -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     resnet = transformers.ResNetForImageClassification(
         transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=4)
     )

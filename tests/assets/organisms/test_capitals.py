@@ -9,8 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-pytest.importorskip("transformers")
-
 from interplay.assets.organisms.capitals import STATEMENTS, CapitalsGrammar, Verdict
 from interplay.assets.organisms.capitals.text import check_corpus, write_corpus
 from interplay.assets.organisms.corpus import Corpus, CorpusError, Document

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("transformers")
-
 from interplay.assets import organisms
 from interplay.assets.organisms import shelf
 from interplay.assets.organisms.capitals import KIND

@@ -7,9 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("transformers")
-
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from interplay.assets.organisms.corpus import Corpus, Document

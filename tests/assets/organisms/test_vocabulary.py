@@ -2,8 +2,6 @@
 
 import pytest
 
-pytest.importorskip("transformers")
-
 from interplay.assets.organisms.vocabulary import Vocabulary
 
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -410,61 +409,12 @@ study.claim(
 @study.figure
 def figure(measurements: pd.DataFrame) -> Figure:
     """Frequencies; the head map of the first seed; rates against gain; development against test."""
+    from interplay.studies.factual_recall import panels
+
     drawing = Figure(figsize=(11, 6.6), layout="constrained")
     axes = drawing.subplots(2, 3)
-    for ax, label in ((axes[0, 0], "country"), (axes[0, 1], "city")):
-        rows = measurements[measurements["metric"] == f"in-context rate by {label}"]
-        for seed, line in rows.groupby("seed"):
-            ax.plot(line["x"], line["value"], marker="o", markersize=4, label=f"seed {seed}")
-        what = "statements of the country's capital" if label == "country" else "mentions of the offered city"
-        ax.set(xscale="log", ylim=(0, 1), xlabel=f"{what} in the training text", ylabel="in-context rate")
-        ax.set_xscale("log", base=2)
-        ax.legend()
-    _head_map(drawing, axes[0, 2], measurements)
-    for ax, head in ((axes[1, 0], "memory head"), (axes[1, 1], "in-context head")):
-        _gain_curves(ax, measurements[measurements["condition"] == f"{head}, development"])
-        ax.set_title(f"scaling the {head}, mean of seeds")
-    _carry_over(axes[1, 2], measurements)
+    panels.draw_frequencies(axes[0, :2], measurements)
+    panels.draw_head_map(axes[0, 2], measurements)
+    panels.draw_gain_curves(axes[1, :2], measurements)
+    panels.draw_carry_over(axes[1, 2], measurements)
     return drawing
-
-
-def _head_map(drawing: Figure, ax: Axes, measurements: pd.DataFrame) -> None:
-    rows = measurements[measurements["condition"] == "head map"]
-    grid = rows[rows["seed"] == rows["seed"].min()].pivot(index="step", columns="x", values="value")
-    size = float(np.abs(grid.to_numpy()).max())
-    image = ax.imshow(grid.to_numpy(), cmap="PuOr", vmin=-size, vmax=size, origin="lower", aspect="auto")
-    ax.set(xlabel="head", ylabel="layer", title=f"attribution, seed {rows['seed'].min()}")
-    ax.set_xticks(range(grid.shape[1]))
-    ax.set_yticks(range(grid.shape[0]))
-    drawing.colorbar(image, ax=ax, label="logits: memorised (-), offered (+)")
-
-
-def _gain_curves(ax: Axes, rows: pd.DataFrame) -> None:
-    means = rows.pivot_table(index="x", columns="metric", values="value")
-    for metric, colour in (("in-context rate", "C0"), ("memorized rate", "C1")):
-        ax.plot(means.index, means[metric], marker="o", markersize=4, color=colour, label=metric)
-    ax.fill_between(means.index, means["other rate"], color="0.8", label="other rate")
-    ax.axvline(1, color="0.5", linewidth=0.8, linestyle=":")
-    ax.set(ylim=(0, 1.3), yticks=np.linspace(0, 1, 6), xlabel="gain of the head", ylabel="share of conflicts")
-    ax.legend(loc="upper center", ncols=2)
-
-
-def _carry_over(ax: Axes, measurements: pd.DataFrame) -> None:
-    wanted = {
-        (TO_CONTEXT, "in-context rate"): ("to context, seen statement", "C0", "o"),
-        (UNSEEN, "in-context rate"): ("to context, unseen statement", "C2", "s"),
-        (TO_MEMORY, "memorized rate"): ("to memory, seen statement", "C1", "^"),
-    }
-    for (condition, metric), (label, colour, marker) in wanted.items():
-        test = _by_seed(measurements, condition, metric)
-        fitted = _by_seed(measurements, TO_MEMORY if metric == "memorized rate" else TO_CONTEXT, "rate on development")
-        ax.scatter(fitted, test, color=colour, marker=marker, label=label)
-    ax.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, linestyle=":")
-    ax.set(xlim=(0, 1.03), ylim=(0, 1.03), title="one dial a seed")
-    ax.set(xlabel="target rate, development", ylabel="target rate, test")
-    ax.legend(loc="lower right")
-
-
-def _by_seed(measurements: pd.DataFrame, condition: str, metric: str) -> pd.Series[float]:
-    rows = measurements[(measurements["condition"] == condition) & (measurements["metric"] == metric)]
-    return rows.set_index("seed")["value"].sort_index()
