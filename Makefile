@@ -30,7 +30,7 @@ evidence: $(VENV)/.demo
 
 bench: $(VENV)/.test
 	$(PIP) install --constraint constraints.txt --editable '.[bench]'
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/record.py
 
 clean:
 	rm -rf $(VENV) site interplay-gallery .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,6 @@
 """Time alternatives against each other in one run, as ratios.
 
-Every benchmark of this folder is a script that calls `compare` and prints rows of `benchmarks/RESULTS.md`.
+Every benchmark of this folder is a script that calls `compare` and prints rows; `record.py` writes them down.
 """
 
 from __future__ import annotations
