@@ -24,15 +24,15 @@ PROMPT = "The capital of Poland is London. Q: What is the capital of Poland? A:"
 
 def nnsight_generator(model: Any, tokenizer: Any, ids: Tensor, generation: dict[str, Any]) -> Callable[[], Tensor]:
     """The same edit in nnsight's tracing context."""
-    from nnsight import LanguageModel
+    from nnsight import TransformersModel
 
-    wrapped = LanguageModel(model, tokenizer=tokenizer)
+    wrapped = TransformersModel(model, tokenizer=tokenizer, task="text-generation")
     width = model.config.head_dim
     columns = slice(HEAD * width, (HEAD + 1) * width)
 
     def generate() -> Tensor:
         with wrapped.generate(ids, **generation) as tracer:
-            with tracer.all():
+            for _ in tracer.iter[: generation["max_new_tokens"]]:
                 wrapped.model.layers[LAYER].self_attn.o_proj.input[..., columns] *= GAIN
             tokens = tracer.result.save()
         return tokens  # noqa: RET504 - filled when the trace ends
