@@ -47,6 +47,7 @@ def transformer_lens_generator(
     from transformer_lens.model_bridge import TransformerBridge
 
     own = gemma_3_270m(attn_implementation="eager").model
+    own.config.architectures = [type(own).__name__]  # by which the bridge finds its adapter
     bridge = TransformerBridge.boot_transformers("google/gemma-3-270m", hf_model=own, tokenizer=tokenizer, device="cpu")
 
     def scale(z: Tensor, hook: Any) -> Tensor:
@@ -74,10 +75,10 @@ PEERS = {"nnsight": nnsight_generator, "transformer_lens": transformer_lens_gene
 def main() -> None:
     """Print the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 

@@ -20,7 +20,6 @@ def main() -> None:
     """Run the scripts named as arguments, or all; sections of the others stay as they are."""
     chosen = sys.argv[1:] or sorted(path.stem for path in HERE.glob("*.py") if path.stem not in {"measure", "record"})
     target = HERE / "RESULTS.md"
-    sections = _sections(target.read_text(encoding="utf-8")) if target.exists() else {}
     for name in chosen:
         script = HERE / f"{name}.py"
         done = subprocess.run(
@@ -29,6 +28,7 @@ def main() -> None:
         if done.returncode:
             sys.exit(f"{name} failed:\n{done.stderr}")
         summary = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").splitlines()[0]
+        sections = _sections(target.read_text(encoding="utf-8")) if target.exists() else {}
         sections[name] = f"{summary}\n\n{_environment()}\n\n{done.stdout.strip()}\n"
         text = "".join(f"\n## {title}\n\n{body}" for title, body in sorted(sections.items()))
         target.write_text(f"# Results\n\nRatios below 1 mean that ours is faster. `make bench` repeats this.\n{text}")
