@@ -1,4 +1,4 @@
-"""Other ways to assign credit to the same layers, trained by the same loop: what counter-current learning is up against.
+"""Other ways to assign credit to the same layers, trained by the same loop: counter-current learning's competitors.
 
 Each takes the forward layers of a `CounterCurrentNet` (difference target propagation its feedback layers too), and each
 is a module: `rule(inputs, labels)` is a loss whose one backward pass leaves in every `.grad` what the rule says, and
@@ -52,12 +52,6 @@ class CreditRule(nn.Module):
         """Parameters that learn, in sets that are clipped together."""
         return [list(self.net.forward_parameters())]
 
-    def _levels(self) -> Iterator[tuple[int, nn.Module]]:
-        """Levels 1 to L and the forward layer, activation included, that leads to each."""
-        top = len(self.net.pairs)
-        for level, pair in enumerate(self.net.pairs, 1):
-            yield level, pair.forward_module if level == top else pair
-
 
 class Backpropagation(CreditRule):
     """Gradient of the cross-entropy through all layers."""
@@ -108,11 +102,13 @@ class CounterCurrent(CreditRule):
         return losses.total if self.input_level else torch.stack(losses.per_level[1:]).sum()
 
     def _each_with_its_own(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        activations = self.net.activations(inputs)
-        outputs = activations[-1]
-        signals = self.net.signals(torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)[labels])
-        pairs = list(zip(activations[:-1], signals[:-1], strict=True))[0 if self.input_level else 1 :]
-        return functional.cross_entropy(outputs, labels) + sum(functional.mse_loss(a, c) for a, c in pairs)
+        *activations, outputs = self.net.activations(inputs)
+        targets = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)[labels]
+        loss = functional.cross_entropy(outputs, labels)
+        for level, (activity, signal) in enumerate(zip(activations, self.net.signals(targets), strict=False)):
+            if level > 0 or self.input_level:
+                loss = loss + _distance(activity, signal)
+        return loss
 
     def groups(self) -> list[list[nn.Parameter]]:
         """The forward parameters, and the feedback parameters unless they are frozen."""
@@ -125,8 +121,8 @@ class TopLayerOnly(CreditRule):
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of the last layer."""
         with torch.no_grad():
-            for _, layer in list(self._levels())[:-1]:
-                inputs = layer(inputs)
+            for pair in self.net.pairs[:-1]:
+                inputs = pair(inputs)
         return functional.cross_entropy(self.net.pairs[-1].forward_module(inputs), labels)
 
     def groups(self) -> list[list[nn.Parameter]]:
@@ -156,9 +152,11 @@ class FeedbackAlignment(CreditRule):
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy, with errors sent astray."""
         carriers = dict(zip(_weighted(self.net)[1:], self.carriers, strict=True))
-        for _, layer in self._levels():
-            for part in _parts(layer):
+        for level, pair in enumerate(self.net.pairs, 1):
+            for part in _parts(pair.forward_module):
                 inputs = _with_errors_through(carriers.get(part), part, inputs)
+            if level < len(self.net.pairs):
+                inputs = pair.activate(inputs)
         return functional.cross_entropy(inputs, labels)
 
 
@@ -209,8 +207,7 @@ class DifferenceTargetPropagation(CreditRule):
     net
         The networks.
     step
-        eta of the first target. With .5 and inverses that are exact, the last hidden layer's gradient is that of
-        backpropagation.
+        eta of the first target. With .5 the last hidden layer's gradient is that of backpropagation.
     noise
         Standard deviation.
     generator
@@ -229,10 +226,9 @@ class DifferenceTargetPropagation(CreditRule):
         """Cross-entropy of the last layer, the hidden layers' distances to their targets, and those of the inverses."""
         *hidden, outputs = self.net.activations(inputs)[1:]
         top = functional.cross_entropy(outputs, labels)
-        layers = [layer for _, layer in self._levels()]
         last = hidden[-1].detach().requires_grad_()
         with torch.enable_grad():
-            error = functional.cross_entropy(layers[-1](last), labels, reduction="sum")
+            error = functional.cross_entropy(self.net.pairs[-1].forward_module(last), labels, reduction="sum")
         target = (last - self.step * torch.autograd.grad(error, last)[0]).detach()
         loss = top
         for level in range(len(hidden), 0, -1):
@@ -244,7 +240,7 @@ class DifferenceTargetPropagation(CreditRule):
                     target = below - self._inverse(level, activity) + self._inverse(level, target)
                     noise = torch.empty_like(below).normal_(0, self.noise, generator=self.generator)
                     noisy = below + noise
-                    image = layers[level - 1](noisy)
+                    image = self.net.pairs[level - 1](noisy)
                 loss = loss + _distance(self._inverse(level, image), noisy)
         return loss
 

@@ -184,7 +184,7 @@ def _unit_map(level: Tensor) -> Tensor:
     """Each channel's map without its mean, at unit length; of a vector, the whole of it is the map."""
     space = tuple(range(2, level.ndim)) or (1,)
     centred = level - level.mean(space, keepdim=True)
-    return centred / (centred.square().sum(space, keepdim=True).sqrt() + _NORM_OFFSET)
+    return centred / (torch.linalg.vector_norm(centred, dim=space, keepdim=True) + _NORM_OFFSET)
 
 
 def _probabilities(labels: Tensor, outputs: Tensor) -> Tensor:
@@ -222,9 +222,7 @@ def _unsure(outputs: Tensor, probabilities: Tensor, margin: float) -> Tensor:
     return 1 - (confident * probabilities).sum(1)
 
 
-def _check_settings(
-    kind: str, scale: float | None, decorrelation: float | None, mask_confident: float | None
-) -> None:
+def _check_settings(kind: str, scale: float | None, decorrelation: float | None, mask_confident: float | None) -> None:
     if kind not in get_args(Kind):
         raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
     if scale is not None and not (math.isfinite(scale) and scale > 0):

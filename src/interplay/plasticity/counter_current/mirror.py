@@ -21,7 +21,6 @@ WEIGHTED = (nn.Linear, *CONVOLUTIONS)
 NORMALISATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 RESHAPING = (nn.Flatten, nn.Unflatten)
 DROPOUT = (nn.modules.dropout._DropoutNd, nn.Identity)
-_POOLING = ("MaxPool", "AvgPool", "LPPool")
 
 Shape = tuple[int, ...]
 
@@ -95,11 +94,13 @@ def _traced(model: nn.Sequential, input_shape: Sequence[int] | None) -> list[_La
     layers = []
     shape = tuple(input_shape)
     for name, module in modules:
-        behind = _shape_behind(name, module, shape)
+        behind = _shape_behind(f"layer {name!r} ({module})", module, shape)
         layers.append(_Layer(name, module, shape, behind))
         kept = not isinstance(module, (*WEIGHTED, *RESHAPING, nn.Upsample)) and not _is_pooling(module)
         if kept and behind != shape:
-            raise ValueError(f"layer {name!r} ({module}) turns {shape} into {behind}: no feedback layer is known for it")
+            raise ValueError(
+                f"layer {name!r} ({module}) turns {shape} into {behind}: no feedback layer is known for it"
+            )
         shape = behind
     return layers
 
@@ -128,19 +129,19 @@ def _check_known(name: str, module: nn.Module) -> None:
 
 
 def _is_pooling(module: nn.Module) -> bool:
-    return type(module).__module__ == nn.MaxPool2d.__module__ and any(kind in type(module).__name__ for kind in _POOLING)
+    return type(module).__module__ == nn.MaxPool2d.__module__ and "Unpool" not in type(module).__name__
 
 
 @torch.no_grad()
-def _shape_behind(name: str, module: nn.Module, shape: Shape) -> Shape:
+def _shape_behind(what: str, module: nn.Module, shape: Shape) -> Shape:
     """Run a copy without memory on a batch of two."""
     try:
         ghost = copy.deepcopy(module).to("meta").eval()
         behind = ghost(torch.empty(2, *shape, device="meta", dtype=_dtype(module)))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"layer {name!r} ({module}) does not fit samples of shape {shape}: {error}") from error
+        raise ValueError(f"{what} does not fit samples of shape {shape}: {error}") from error
     if not isinstance(behind, Tensor) or len(behind) != 2:
-        raise ValueError(f"layer {name!r} ({module}) must return one tensor with the batch first")
+        raise ValueError(f"{what} must return one tensor with the batch first")
     return tuple(behind.shape[1:])
 
 
@@ -246,7 +247,7 @@ def _check_mirrored(stage: list[_Layer], feedback: nn.Sequential) -> None:
     """The feedback layer leads from where the stage ends to where it begins."""
     wanted, given = stage[0].before, stage[-1].behind
     layer = next(layer for layer in stage if isinstance(layer.module, WEIGHTED))
-    found = _shape_behind(f"feedback of {layer.name}", feedback, given)
+    found = _shape_behind(f"the feedback of layer {layer.name!r}", feedback, given)
     if found != wanted:
         raise ValueError(f"{layer} cannot be mirrored: the feedback layer leads from {given} to {found}, not {wanted}")
 

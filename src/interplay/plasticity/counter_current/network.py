@@ -27,8 +27,8 @@ class CounterCurrentPair(nn.Module):
     feedback_module
         G_l: from level l to level l - 1.
     act
-        Activation of level l, without parameters: applied to a_l and to c_l alike, and left out at the last level, which
-        holds outputs and targets. None: the modules hold the activations of the levels that they lead to.
+        Activation of level l, without parameters: applied to a_l and to c_l alike, and left out at the last level,
+        which holds outputs and targets. None: the modules hold the activations of the levels that they lead to.
 
     Raises
     ------
@@ -52,9 +52,10 @@ class CounterCurrentPair(nn.Module):
         self.act = act
         layers = self._weighted()
         if layers is not None and _ends(layers[0]) != _ends(layers[1])[::-1]:
+            (below, level), (top, bottom) = (_ends(layer) for layer in layers)
             raise ValueError(
-                f"the feedback layer does not mirror the forward layer: {layers[0]} leads from {_ends(layers[0])[0]} to "
-                f"{_ends(layers[0])[1]}, and {layers[1]} from {_ends(layers[1])[0]} to {_ends(layers[1])[1]}"
+                f"the feedback layer does not mirror the forward layer: {layers[0]} leads from {below} to {level}, and "
+                f"{layers[1]} from {top} to {bottom}"
             )
 
     def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
@@ -64,11 +65,6 @@ class CounterCurrentPair(nn.Module):
     def activate(self, x: Tensor) -> Tensor:
         """The activation of level l."""
         return x if self.act is None else self.act(x)
-
-    @property
-    def reshapes_only(self) -> bool:
-        """Whether the pair has no parameters, and so belongs to the level below it."""
-        return next(self.parameters(), None) is None
 
     def weights(self) -> tuple[Tensor, Tensor] | None:
         """F_l and the transposed G_l; None where a side has not exactly one weight, or their kernels differ.
@@ -97,7 +93,9 @@ class CounterCurrentPair(nn.Module):
         return "" if self.act is None else f"act={getattr(self.act, '__name__', self.act)}"
 
 
-def CCLinear(inputs: int, outputs: int, *, bias: bool = False, act: Activation | None = functional.elu) -> CounterCurrentPair:
+def CCLinear(
+    inputs: int, outputs: int, *, bias: bool = False, act: Activation | None = functional.elu
+) -> CounterCurrentPair:
     """Pair of linear layers, by default without biases as in the paper's multi-layer perceptrons."""
     return CounterCurrentPair(nn.Linear(inputs, outputs, bias), nn.Linear(outputs, inputs, bias), act)
 
@@ -157,18 +155,17 @@ class CounterCurrentNet(nn.Module):
     Parameters
     ----------
     pairs
-        From the input to the output. Pairs without parameters (`CCFlatten`) belong to the level below them.
+        From the input to the output. One without parameters (`CCFlatten`) is no level: it joins the pair below it.
+
+    Attributes
+    ----------
+    pairs
+        One a level, 1 to L.
     """
 
     def __init__(self, pairs: Iterable[CounterCurrentPair]) -> None:
         super().__init__()
-        self.pairs = nn.ModuleList(pairs)
-        for position, pair in enumerate(self.pairs):
-            if not isinstance(pair, CounterCurrentPair):
-                raise TypeError(f"pairs must be CounterCurrentPair; pair {position} is {type(pair).__name__}")
-        if not self.pairs or self.pairs[0].reshapes_only or self.pairs[-1].reshapes_only:
-            raise ValueError("pairs must begin and end with a pair that has parameters; got none at one of the ends")
-        self._reshaping = [pair.reshapes_only for pair in self.pairs]
+        self.pairs = nn.ModuleList(_merged(pairs))
 
     @classmethod
     def from_sequential(cls, model: nn.Sequential, input_shape: Sequence[int] | None = None) -> Self:
@@ -209,13 +206,9 @@ class CounterCurrentNet(nn.Module):
         """Levels [a_0 = x, a_1, ..., a_L] of the forward network; a_l passes gradients to F_l alone."""
         _check_floating("x", x)
         levels = [x]
-        top = len(self.pairs) - 1
-        for position, pair in enumerate(self.pairs):
-            if self._reshaping[position]:
-                levels[-1] = pair.forward_module(levels[-1])
-            else:
-                level = pair.forward_module(levels[-1].detach())
-                levels.append(level if position == top else pair.activate(level))
+        for pair in self.pairs[:-1]:
+            levels.append(pair(levels[-1].detach()))
+        levels.append(self.pairs[-1].forward_module(levels[-1].detach()))
         return levels
 
     def signals(self, targets: Float[Tensor, "row ..."]) -> list[Tensor]:
@@ -229,19 +222,9 @@ class CounterCurrentNet(nn.Module):
         """
         _check_floating("targets", targets)
         levels = [targets]
-        signal = targets
-        for position in reversed(range(len(self.pairs))):
-            feedback_module = self.pairs[position].feedback_module
-            if self._reshaping[position]:
-                signal = feedback_module(signal)
-                continue
-            signal = feedback_module(signal.detach())
-            below = position - 1
-            while below > 0 and self._reshaping[below]:
-                below -= 1
-            if below >= 0:
-                signal = self.pairs[below].activate(signal)
-            levels.append(signal)
+        for level in range(len(self.pairs), 0, -1):
+            signal = self.pairs[level - 1].feedback_module(levels[-1].detach())
+            levels.append(self.pairs[level - 2].activate(signal) if level > 1 else signal)
         return levels[::-1]
 
     @torch.no_grad()
@@ -257,9 +240,27 @@ class CounterCurrentNet(nn.Module):
         """Parameters of G_1 to G_L, those of their normalisations included."""
         return nn.ModuleList(pair.feedback_module for pair in self.pairs).parameters()
 
-    def layers(self) -> list[CounterCurrentPair]:
-        """The pairs with parameters, one a level from 1 to L."""
-        return [pair for pair in self.pairs if not pair.reshapes_only]
+
+def _merged(pairs: Iterable[CounterCurrentPair]) -> Iterator[CounterCurrentPair]:
+    """One pair a level: pairs that only reshape join the pair below them."""
+    current: CounterCurrentPair | None = None
+    for position, pair in enumerate(pairs):
+        if not isinstance(pair, CounterCurrentPair):
+            raise TypeError(f"pairs must be CounterCurrentPair; pair {position} is {type(pair).__name__}")
+        reshapes = next(pair.parameters(), None) is None
+        if current is None and reshapes:
+            raise ValueError(f"pairs must begin with one that has parameters; the first is {pair}")
+        if reshapes:
+            forward = nn.Sequential(current.forward_module, pair.forward_module)
+            feedback = nn.Sequential(pair.feedback_module, current.feedback_module)
+            current = CounterCurrentPair(forward, feedback, current.act)
+        else:
+            if current is not None:
+                yield current
+            current = pair
+    if current is None:
+        raise ValueError("pairs must be at least one")
+    yield current
 
 
 def _ends(layer: nn.Module) -> tuple[int, int]:

@@ -77,7 +77,7 @@ class CounterCurrentTrainer:
         )
 
     def step(self, inputs: Float[Tensor, "batch ..."], targets: Tensor) -> LocalLosses:
-        """Learn from a batch; inputs and targets as in `CounterCurrentObjective`. Returns the losses before the step."""
+        """Learn from a batch, given as to `CounterCurrentObjective`; returns the losses before the step."""
         losses = self.objective(inputs, targets)
         total = losses.total
         if self.steps < self.warm_up:
@@ -111,7 +111,7 @@ def alignment(net: CounterCurrentNet) -> Float[Tensor, " level"]:
     Backpropagation would have 1 everywhere: it sends errors back through the transposed forward weights.
     """
     cosines = []
-    for pair in net.layers():
+    for pair in net.pairs:
         weights = pair.weights()
         cosines.append(torch.tensor(math.nan) if weights is None else update_cosine(*weights))
     return torch.stack([cosine.to(cosines[0]) for cosine in cosines])
@@ -134,7 +134,7 @@ def update_cosine_to_backpropagation(
     """
     objective = CounterCurrentObjective(net, kind, **settings)
     buffers = {name: tensor.clone() for name, tensor in net.named_buffers()}
-    sides = [list(pair.forward_module.parameters()) for pair in net.layers()]
+    sides = [list(pair.forward_module.parameters()) for pair in net.pairs]
     parameters = [parameter for side in sides for parameter in side]
     local = torch.autograd.grad(objective(inputs, targets).total, parameters, allow_unused=True)
     outputs = net(inputs)
