@@ -24,6 +24,7 @@ from interplay.plasticity.counter_current import (
     CCLinear,
     CounterCurrentNet,
     LocalLosses,
+    convolutional_autoencoder,
     counter_current_loss,
 )
 
@@ -56,21 +57,6 @@ def strided() -> nn.Sequential:
         nn.Sequential(nn.Conv2d(inputs, outputs, 3, 2, 1), nn.ELU()) for inputs, outputs in itertools.pairwise(CHANNELS)
     ]
     return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(12, 10, bias=False))
-
-
-def autoencoder() -> nn.Sequential:
-    channels = (2, 4, 6, 8, 10)
-    encoder = [
-        nn.Sequential(nn.Conv2d(inputs, outputs, 3, 2, 1), nn.BatchNorm2d(outputs), nn.ReLU())
-        for inputs, outputs in itertools.pairwise(channels)
-    ]
-    decoder = [
-        nn.Sequential(
-            nn.Upsample(scale_factor=2), nn.Conv2d(inputs, outputs, 3, 1, 1), nn.BatchNorm2d(outputs), nn.ReLU()
-        )
-        for inputs, outputs in itertools.pairwise(channels[::-1])
-    ]
-    return nn.Sequential(*encoder, *decoder[:-1], *decoder[-1][:2])
 
 
 def weights_of(net: CounterCurrentNet) -> list[nn.Parameter]:
@@ -136,7 +122,7 @@ def test_convolutional_networks_have_the_published_losses_and_gradients(name, bu
 
 
 def test_the_autoencoder_has_the_published_losses_and_gradients() -> None:
-    net = filled(CounterCurrentNet.from_sequential(autoencoder(), (2, 32, 32)))
+    net = filled(CounterCurrentNet.from_sequential(convolutional_autoencoder((2, 4, 6, 8, 10)), (2, 32, 32)))
     x = images(5, 2, 32, 32)
     check_against(
         "autoencoder", net, counter_current_loss(net.activations(x), net.signals(x), kind="reconstruction", scale=1.0)

@@ -44,6 +44,7 @@ Any network that `from_sequential` refuses can be built from `CounterCurrentPair
 that PyTorch's own layers allow; values of labels are not checked there.
 """
 
+from interplay.plasticity.counter_current.autoencoder import convolutional_autoencoder, initialize_autoencoder
 from interplay.plasticity.counter_current.baselines import (
     Backpropagation,
     CounterCurrent,
@@ -88,6 +89,8 @@ __all__ = [
     "TopLayerOnly",
     "alignment",
     "centralize_gradients",
+    "convolutional_autoencoder",
     "counter_current_loss",
+    "initialize_autoencoder",
     "update_cosine_to_backpropagation",
 ]

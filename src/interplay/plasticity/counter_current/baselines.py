@@ -226,10 +226,9 @@ class DifferenceTargetPropagation(CreditRule):
         """Cross-entropy of the last layer, the hidden layers' distances to their targets, and those of the inverses."""
         *hidden, outputs = self.net.activations(inputs)[1:]
         top = functional.cross_entropy(outputs, labels)
-        last = hidden[-1].detach().requires_grad_()
-        with torch.enable_grad():
-            error = functional.cross_entropy(self.net.pairs[-1].forward_module(last), labels, reduction="sum")
-        target = (last - self.step * torch.autograd.grad(error, last)[0]).detach()
+        last = hidden[-1]
+        error = functional.cross_entropy(self.net.pairs[-1].forward_module(last), labels, reduction="sum")
+        target = last.detach() - self.step * torch.autograd.grad(error, last)[0]
         loss = top
         for level in range(len(hidden), 0, -1):
             activity = hidden[level - 1]
