@@ -1,4 +1,4 @@
-"""A digit classifier of plain PyTorch learns without a gradient that crosses a layer, and a generator learns with it."""
+"""A digit classifier learns without a gradient that crosses a layer, and a generator of digits learns with it."""
 
 import torch
 from torch import nn

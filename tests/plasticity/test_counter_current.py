@@ -26,7 +26,9 @@ from interplay.plasticity.counter_current import (
     CounterCurrentTrainer,
     alignment,
     centralize_gradients,
+    convolutional_autoencoder,
     counter_current_loss,
+    initialize_autoencoder,
     update_cosine_to_backpropagation,
 )
 from interplay.plasticity.counter_current import losses as losses_module
@@ -504,6 +506,30 @@ def test_it_learns_digits_with_its_hidden_layers_and_draws_them() -> None:
     assert templates.shape == (10, 64)
     resemblance = torch.corrcoef(torch.cat([templates, means - means.mean(0)]))[:10, 10:]
     assert (resemblance.argmax(1) == torch.arange(10)).double().mean() >= 0.8, "templates look like their digits"
+
+
+def test_autoencoders_start_orthogonal_with_quiet_generating_halves() -> None:
+    torch.manual_seed(0)
+    net = CounterCurrentNet.from_sequential(convolutional_autoencoder((1, 3, 5, 4)), (1, 8, 8)).double()
+    assert initialize_autoencoder(net, 3) is net
+    sides = [(pair.forward_module, pair.feedback_module) for pair in net.pairs]
+    convolutions = [[next(m for m in side.modules() if isinstance(m, nn.Conv2d)) for side in pair] for pair in sides]
+    for level, layers in enumerate(convolutions, 1):
+        for side, layer in enumerate(layers):
+            weight = layer.weight.detach()
+            if (level, side) in ((1, 1), (6, 0)):
+                assert not weight.any(), "the layers that put out images are zero"
+                continue
+            rows = (weight if weight.shape[0] >= weight.shape[1] else weight.transpose(0, 1)).flatten(1)
+            gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
+            gain = 1e-3 if (level > 3) == (side == 0) else 1.0
+            assert_close(gram, gain**2 * torch.eye(len(gram), dtype=torch.float64))
+    assert all(not forward.bias.any() for forward, _ in convolutions)
+    for wrong in (0, 6):
+        with pytest.raises(ValueError, match="level from 1 to 5"):
+            initialize_autoencoder(net, wrong)
+    with pytest.raises(ValueError, match="one level or more"):
+        convolutional_autoencoder((3,))
 
 
 # --- looking inside -------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from interplay.plasticity.counter_current.mirror import WEIGHTED
 from interplay.plasticity.counter_current.network import CounterCurrentNet
@@ -48,8 +48,9 @@ def convolutional_autoencoder(channels: Sequence[int]) -> nn.Sequential:
 def initialize_autoencoder(net: CounterCurrentNet, bottleneck: int) -> CounterCurrentNet:
     """The published start of an autoencoder's two networks; returns the same net.
 
-    All weights are orthogonal, forward biases zero. The halves that generate (the forward network behind the
-    bottleneck, the feedback network below it) are scaled by 1e-3, and the two layers that put out images are zero.
+    All weights are orthogonal, over the larger number of channels; forward biases are zero. The halves that generate
+    (the forward network behind the bottleneck, the feedback network below it) are scaled by 1e-3, and the two layers
+    that put out images are zero.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def initialize_autoencoder(net: CounterCurrentNet, bottleneck: int) -> CounterCu
         for side in (pair.forward_module, pair.feedback_module):
             for part in side.modules():
                 if isinstance(part, WEIGHTED):
-                    nn.init.orthogonal_(part.weight, gain=1e-3 if side is generates else 1.0)
+                    _make_orthogonal(part.weight, 1e-3 if side is generates else 1.0)
                     if part.bias is not None and side is pair.forward_module:
                         part.bias.zero_()
     for side in (net.pairs[-1].forward_module, net.pairs[0].feedback_module):
@@ -73,3 +74,8 @@ def initialize_autoencoder(net: CounterCurrentNet, bottleneck: int) -> CounterCu
             if isinstance(part, WEIGHTED):
                 part.weight.zero_()
     return net
+
+
+def _make_orthogonal(weight: Tensor, gain: float) -> None:
+    larger_first = weight if weight.shape[0] >= weight.shape[1] else weight.transpose(0, 1)
+    larger_first.copy_(nn.init.orthogonal_(larger_first.new_empty(larger_first.shape), gain))
