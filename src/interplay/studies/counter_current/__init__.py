@@ -262,10 +262,12 @@ def on_hard_images(config: Config, data: Data, seed: int, rates: dict[str, float
 
 
 def with_convolutions(config: Config, data: Data, seed: int) -> Iterator[Measurement]:
-    training = Training(config.channel_epochs, config.channel_race, config.rates, config.channel_batch, config.clip)
+    """The settings published for convolutional networks, for both rules."""
+    lengths = (config.channel_epochs, config.channel_race, config.rates, config.channel_batch)
+    training = Training(*lengths, clip=0.3, momentum=0.8, centralize=True, decay_to=0.001)
     network = lambda: mirrored(lambda: convolutional(data, config.channels), data, seed)  # noqa: E731
     rules = {
-        "CCL": lambda: CounterCurrent(network(), kind="cosine", scale=0.5, decorrelation=0.5),
+        "CCL": lambda: CounterCurrent(network(), kind="cosine", decorrelation=0.5, mask_confident=0.1),
         "BP": lambda: Backpropagation(network()),
     }
     first = lambda net: net.pairs[0].forward_module[0].weight  # noqa: E731
@@ -282,7 +284,9 @@ def with_convolutions(config: Config, data: Data, seed: int) -> Iterator[Measure
 
 
 def with_autoencoders(config: Config, data: Data, seed: int) -> Iterator[Measurement]:
-    training = Training(config.code_epochs, config.code_race, config.code_rates, 32, 0.2, momentum=0.9)
+    """The settings published for autoencoders, for both rules."""
+    lengths = (config.code_epochs, config.code_race, config.code_rates, 32)
+    training = Training(*lengths, clip=0.2, momentum=0.9, centralize=True, decay_to=0.1)
 
     def network() -> CounterCurrentNet:
         net = mirrored(lambda: convolutional_autoencoder((1, *config.code)), data, seed)

@@ -17,7 +17,7 @@ from interplay.assets import digits, mnist_5k
 from interplay.assets.corruptions import corrupt
 from interplay.assets.image_folders import ImageFolder
 from interplay.evidence import Measurement
-from interplay.plasticity.counter_current import CounterCurrentNet, CreditRule
+from interplay.plasticity.counter_current import CounterCurrentNet, CreditRule, centralize_gradients
 
 SPLIT, WEIGHTS, ORDER, CORRUPTION, NOISE = range(5)
 OCCLUDED = 12
@@ -130,7 +130,7 @@ def closeness(net: nn.Module, split: Split) -> float:
 
 
 class Training(NamedTuple):
-    """How long and how: the same for every rule."""
+    """How long and how: the same for every rule. The last three are published for convolutions and autoencoders."""
 
     epochs: int
     race: int
@@ -138,6 +138,9 @@ class Training(NamedTuple):
     batch_size: int
     clip: float
     momentum: float = 0.0
+    centralize: bool = False
+    decay_to: float = 1.0
+    """The step size falls along a cosine to this share of itself."""
 
 
 Rule = Callable[[], CreditRule]
@@ -157,6 +160,9 @@ class Run:
         self.optimizer = torch.optim.SGD(
             [parameter for group in self.groups for parameter in group], lr=rate, momentum=training.momentum
         )
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self.optimizer, training.epochs, rate * training.decay_to
+        )
         self.step = 0
         self.validation = self.best = -np.inf
         self.test = self.last = np.nan
@@ -173,9 +179,12 @@ class Run:
                 self.optimizer.zero_grad()
                 self.rule(inputs[batch], targets[batch]).backward()
                 for group in self.groups:
+                    if self.training.centralize:
+                        centralize_gradients(group)
                     nn.utils.clip_grad_norm_(group, self.training.clip)
                 self.optimizer.step()
                 self.step += 1
+            self.schedule.step()
             self._look()
 
     def _look(self) -> None:

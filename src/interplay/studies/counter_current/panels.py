@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from pandas import DataFrame
 from scipy import stats
@@ -62,11 +63,10 @@ def draw_accuracies(axes: Axes, measurements: DataFrame) -> None:
 def draw_levels(axes: Axes, measurements: DataFrame, metric: str, ylabel: str, title: str, name: str) -> None:
     table = summary(measurements, metric, "x", "step").loc["CCL"]
     levels = table.index.levels[0]
-    for level in levels:
+    shades = colormaps["viridis_r"](np.linspace(0.1, 1, len(levels)))
+    for level, shade in zip(levels, shades, strict=True):
         curve = table.loc[level]
-        shade = 0.15 + 0.85 * float(level - levels.min()) / max(float(levels.max() - levels.min()), 1)
-        colour = (0.9 * (1 - shade), 0.25 + 0.35 * (1 - shade), 0.35 + 0.35 * shade)
-        axes.plot(curve.index.astype(int), curve["mean"], color=colour, label=f"{level:g}")
+        axes.plot(curve.index.astype(int), curve["mean"], color=shade, label=f"{level:g}")
     axes.axhline(0, color="black", linewidth=0.6, linestyle=":")
     axes.set(xlabel="training steps", ylabel=ylabel, title=title)
     axes.legend(title=name, ncols=2, fontsize=7, title_fontsize=7)
@@ -97,7 +97,7 @@ def draw_kernels(axes: Axes, measurements: DataFrame) -> None:
     _draw_tiles(axes, measurements, "first kernels", ["CCL", "BP"], columns=4)
     centroids = summary(measurements, "spectral centroid")["mean"]
     parts = ", ".join(f"{name} {centroids[name]:.2f}" for name in ("CCL", "BP", "initial"))
-    axes.set_title(f"First kernels, CCL left, BP right\ncentroid, cycles a pixel: {parts}", fontsize=8)
+    axes.set_title(f"First kernels, CCL left, BP right\ncycles a pixel: {parts}", fontsize=8)
 
 
 def _draw_tiles(axes: Axes, measurements: DataFrame, metric: str, conditions: list[str], columns: int) -> None:
