@@ -69,15 +69,17 @@ class Config(StudyConfig):
     rates: tuple[PositiveFloat, ...] = Field((0.1, 0.3, 1.0), description="step sizes that every rule races")
     race: PositiveInt = Field(5, description="epochs after which the best step size goes on alone")
     clip: PositiveFloat = Field(1.0, description="largest gradient norm, of each network by itself")
-    hard_epochs: PositiveInt = Field(8, description="passes over the noisy and occluded digits")
+    hard_epochs: PositiveInt = Field(6, description="passes over the noisy and occluded digits")
     channels: tuple[PositiveInt, ...] = Field((16, 32, 64), description="channels of the convolutional network")
     channel_epochs: PositiveInt = Field(8, description="passes of the convolutional network")
     channel_race: PositiveInt = Field(2, description="epochs of its race")
     channel_batch: PositiveInt = Field(64, description="images a step of the convolutional network")
-    code: tuple[PositiveInt, ...] = Field((16, 8), description="channels of the autoencoder's levels, the code last")
-    code_rates: tuple[PositiveFloat, ...] = Field((0.01, 0.03, 0.1), description="step sizes of the autoencoders")
-    code_epochs: PositiveInt = Field(30, description="passes of the autoencoders over 1,300 digits of 8 x 8")
-    code_race: PositiveInt = Field(4, description="epochs of their race")
+    code: tuple[PositiveInt, ...] = Field((32, 64), description="channels of the autoencoder's levels, the code last")
+    code_rates: tuple[PositiveFloat, ...] = Field(
+        (0.01, 0.03, 0.1), description="step sizes of the autoencoders, the published one first"
+    )
+    code_epochs: PositiveInt = Field(16, description="passes of the autoencoders over 1,300 digits of 8 x 8")
+    code_race: PositiveInt = Field(2, description="epochs of their race")
 
 
 study = Study(
@@ -292,8 +294,14 @@ def with_autoencoders(config: Config, data: Data, seed: int) -> Iterator[Measure
         net = mirrored(lambda: convolutional_autoencoder((1, *config.code)), data, seed)
         return seeded(seed, lambda: initialize_autoencoder(net, len(config.code)))
 
-    for name, make in {"CCL": CounterCurrentAutoencoding, "BP": Autoencoding}.items():
-        run, _ = compete(lambda make=make: make(network()), data, training, seed, score=closeness)
+    published = (config.code_rates[0],)
+    for name, make, rates in (
+        ("CCL", CounterCurrentAutoencoding, config.code_rates),
+        ("BP", Autoencoding, config.code_rates),
+        ("BP, published step size", Autoencoding, published),
+    ):
+        alike = training._replace(rates=rates)
+        run, _ = compete(lambda make=make: make(network()), data, alike, seed, score=closeness)
         yield Measurement(name, "test error, autoencoder", -run.test)
         yield Measurement(name, "chosen step size, autoencoder", run.rate)
     guess = data.train.inputs.mean(0).expand_as(data.test.targets)

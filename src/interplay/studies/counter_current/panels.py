@@ -128,10 +128,17 @@ def draw_rates(axes: Axes, measurements: DataFrame) -> None:
 
 def draw_autoencoder(axes: Axes, measurements: DataFrame) -> None:
     table = summary(measurements, "test error, autoencoder")
-    for position, name in enumerate(("mean image", "CCL", "BP")):
+    names = {
+        "mean image": "mean\nimage",
+        "CCL": "CCL",
+        "BP": "BP",
+        "BP, published step size": "BP, published\nstep size",
+    }
+    for position, name in enumerate(names):
         row = table.loc[name]
         axes.bar(position, row["mean"], 0.7, yerr=row["half"], color=COLOURS.get(name, "#999999"))
-    axes.set(xticks=range(3), xticklabels=["mean image", "CCL", "BP"], ylabel="squared error a pixel")
+    axes.set(xticks=range(len(names)), ylabel="squared error a pixel")
+    axes.set_xticklabels(names.values())
     axes.set_title("Autoencoder of 8 x 8 digits, test")
 
 
