@@ -310,6 +310,17 @@ def test_seeds_at_once_are_seeds_one_by_one(case) -> None:
             assert_close(gradients[name][position], parameter.grad, atol=1e-9, rtol=1e-7)
 
 
+@each_case
+def test_it_compiles_into_one_graph(case) -> None:
+    objective, x, targets = objective_of(case)
+    compiled = torch.compile(objective, backend="eager", fullgraph=True)
+    expected = objective(x, targets).total
+    found = compiled(x, targets).total
+    assert_close(found, expected)
+    found.backward()
+    assert all(parameter.grad is not None for parameter in objective.parameters())
+
+
 # --- mirrors --------------------------------------------------------------------------------------------------------
 
 SHAPES = {1: (2, 17), 2: (2, 13, 11), 3: (2, 7, 6, 9)}

@@ -210,8 +210,8 @@ def _probabilities(labels: Tensor, outputs: Tensor) -> Tensor:
 
 
 def _is_true(condition: Tensor) -> bool:
-    """Whether a condition on values is met; under `torch.func.vmap` nobody can look at values, and it is not."""
-    if torch._C._functorch.is_functorch_wrapped_tensor(condition):
+    """Whether a condition on values is met; under `torch.compile` and `torch.func.vmap` nobody looks at values."""
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(condition):
         return False
     return bool(condition)
 
