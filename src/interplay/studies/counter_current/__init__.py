@@ -73,7 +73,7 @@ class Config(StudyConfig):
     channels: tuple[PositiveInt, ...] = Field((16, 32, 64), description="channels of the convolutional network")
     channel_epochs: PositiveInt = Field(8, description="passes of the convolutional network")
     channel_race: PositiveInt = Field(2, description="epochs of its race")
-    channel_batch: PositiveInt = Field(64, description="images a step of the convolutional network")
+    channel_batch: PositiveInt = Field(32, description="images a step of the convolutional network")
     code: tuple[PositiveInt, ...] = Field((32, 64), description="channels of the autoencoder's levels, the code last")
     code_rates: tuple[PositiveFloat, ...] = Field(
         (0.01, 0.03, 0.1), description="step sizes of the autoencoders, the published one first"
