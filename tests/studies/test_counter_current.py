@@ -18,10 +18,9 @@ from interplay.studies.counter_current.experiments import (
     digit_images,
     generator_of,
     mirrored,
-    operations,
     perceptron,
-    spectral_centroid,
 )
+from interplay.studies.counter_current.inside import operations, spectral_centroid
 
 SIZES = (120, 30, 40)
 

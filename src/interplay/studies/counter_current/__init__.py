@@ -13,11 +13,9 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import torch
 from matplotlib.figure import Figure
 from pandas import DataFrame
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor
 from torch.nn import Tanh, functional
 
 from interplay.evidence import Measurement, Study, StudyConfig, all_of, difference, mean, ratio
@@ -25,22 +23,18 @@ from interplay.plasticity.counter_current import (
     Backpropagation,
     CounterCurrent,
     CounterCurrentNet,
-    CounterCurrentObjective,
-    CreditRule,
     DifferenceTargetPropagation,
     DirectRandomTargetProjection,
     FeedbackAlignment,
     TopLayerOnly,
-    alignment,
     convolutional_autoencoder,
     initialize_autoencoder,
-    update_cosine_to_backpropagation,
 )
-from interplay.primitives.conflict import linear_cka
 from interplay.studies.counter_current.experiments import (
     NOISE,
+    Autoencoding,
+    CounterCurrentAutoencoding,
     Data,
-    Run,
     Training,
     closeness,
     compete,
@@ -49,13 +43,12 @@ from interplay.studies.counter_current.experiments import (
     folder_images,
     generator_of,
     mirrored,
-    operations,
     perceptron,
+    results,
+    seeded,
     small_digits,
-    spectral_centroid,
 )
-
-PROBE = 256
+from interplay.studies.counter_current.inside import agreement, look_inside, operations, spectral_centroid, templates
 
 
 class Config(StudyConfig):
@@ -124,27 +117,6 @@ study = Study(
 )
 
 
-class Autoencoding(CreditRule):
-    """Backpropagation of the squared error."""
-
-    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        return functional.mse_loss(self.net(inputs), targets)
-
-
-class CounterCurrentAutoencoding(CreditRule):
-    """Counter-current learning of an autoencoder: the feedback network reads the same image from the other end."""
-
-    def __init__(self, net: CounterCurrentNet) -> None:
-        super().__init__(net)
-        self.objective = CounterCurrentObjective(net, "reconstruction")
-
-    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        return self.objective(inputs, targets).total
-
-    def groups(self) -> list[list[torch.nn.Parameter]]:
-        return [*super().groups(), list(self.net.feedback_parameters())]
-
-
 @study.trial
 def trial(config: Config, seed: int) -> Iterator[Measurement]:
     sizes = (config.training_images, config.validation_images, config.test_images)
@@ -167,14 +139,13 @@ def compare_rules(config: Config, data: Data, seed: int) -> Iterator[Measurement
     rules = {
         "CCL": lambda: CounterCurrent(network()),
         "BP": lambda: Backpropagation(network()),
-        "FA": lambda: FeedbackAlignment(network()),
+        "FA": lambda: seeded(seed, lambda: FeedbackAlignment(network())),
         "DTP": lambda: DifferenceTargetPropagation(network(), generator=generator_of(seed, NOISE)),
         # Its hidden activities grow without bound unless the activation saturates on both sides, as its authors' does.
         "DRTP": lambda: seeded(seed, lambda: DirectRandomTargetProjection(network(Tanh), sample, classes)),
         "frozen feedback": lambda: CounterCurrent(network(), feedback=False),
         "top layer only": lambda: TopLayerOnly(network()),
     }
-    rules["FA"] = partial(seeded, seed, rules["FA"])
     chosen = {}
     for name, make in rules.items():
         yield Measurement(name, "operations a sample", operations(make(), data.train, config.batch_size))
@@ -197,56 +168,6 @@ def compare_rules(config: Config, data: Data, seed: int) -> Iterator[Measurement
         run, _ = compete(make, data, training._replace(rates=(rate,)), seed)
         yield from results(name, run)
     return chosen
-
-
-def seeded(seed: int, make) -> CreditRule:
-    """A rule that draws weights of its own from PyTorch's global generator, which is put back."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()
-
-
-def results(name: str, run: Run, metric: str = "test accuracy") -> Iterator[Measurement]:
-    yield Measurement(name, metric, run.test)
-    yield Measurement(name, f"{metric} at the end", run.last)
-    for step, value in run.curve:
-        yield Measurement(name, f"{metric} by step", value, step=step)
-
-
-@torch.no_grad()
-def look_inside(data: Data, rule: CreditRule, step: int) -> Iterator[Measurement]:
-    """How far the two networks agree, level by level, and the updates with those of backpropagation."""
-    net = rule.net
-    inputs, labels = data.validation
-    activities = net.activations(inputs)
-    codes = net.signals(torch.eye(activities[-1].shape[1]))
-    for level, (activity, code) in enumerate(zip(activities, codes, strict=True)):
-        kernel_alignment = linear_cka(activity.flatten(1), code[labels].flatten(1))
-        yield Measurement("CCL", "CKA by step", float(kernel_alignment), step=step, x=level)
-    probe, targets = (part[:PROBE] for part in data.train)
-    with torch.enable_grad():
-        cosines = update_cosine_to_backpropagation(net, probe, targets)
-    for level, (weights, updates) in enumerate(zip(alignment(net).tolist(), cosines.tolist(), strict=True), 1):
-        yield Measurement("CCL", "weight cosine by step", weights, step=step, x=level)
-        yield Measurement("CCL", "update cosine by step", updates, step=step, x=level)
-
-
-def agreement(rows: list[Measurement]) -> Iterator[Measurement]:
-    """What the claims ask of the levels: the top, the least of them, and the least gain."""
-    value = {(row.metric, row.step, row.x): row.value for row in rows}
-    last = max(row.step for row in rows)
-    levels = sorted({row.x for row in rows if row.metric == "weight cosine by step"})
-    cosines = [value["weight cosine by step", last, level] for level in levels]
-    yield Measurement("CCL", "weight cosine at the top", cosines[-1])
-    yield Measurement("CCL", "smallest weight cosine", min(cosines))
-    gains = [value["CKA by step", last, level] - value["CKA by step", 0, level] for level in levels[:-1]]
-    yield Measurement("CCL", "smallest gain of CKA", min(gains))
-
-
-def templates(net: CounterCurrentNet, classes: int) -> Iterator[Measurement]:
-    for digit, image in enumerate(net.generate(torch.eye(classes)).mean(1).flatten(1).tolist()):
-        for pixel, value in enumerate(image):
-            yield Measurement("CCL", "class template", value, step=pixel, x=digit)
 
 
 def on_hard_images(config: Config, data: Data, seed: int, rates: dict[str, float]) -> Iterator[Measurement]:

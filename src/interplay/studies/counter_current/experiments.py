@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 from interplay.assets import digits, mnist_5k
 from interplay.assets.corruptions import corrupt
 from interplay.assets.image_folders import ImageFolder
 from interplay.evidence import Measurement
-from interplay.plasticity.counter_current import CounterCurrentNet, CreditRule, centralize_gradients
+from interplay.plasticity.counter_current import (
+    CounterCurrentNet,
+    CounterCurrentObjective,
+    CreditRule,
+    centralize_gradients,
+)
 
 SPLIT, WEIGHTS, ORDER, CORRUPTION, NOISE = range(5)
 OCCLUDED = 12
+T = TypeVar("T")
 
 
 class Split(NamedTuple):
@@ -120,6 +125,13 @@ def mirrored(build: Callable[[], nn.Sequential], data: Data, seed: int) -> Count
         return CounterCurrentNet.from_sequential(build(), data.train.inputs.shape[1:])
 
 
+def seeded(seed: int, make: Callable[[], T]) -> T:
+    """What is made with weights of its own from PyTorch's global generator, which is put back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
 def accuracy(net: nn.Module, split: Split) -> float:
     return float((net(split.inputs).argmax(1) == split.targets).float().mean())
 
@@ -127,6 +139,27 @@ def accuracy(net: nn.Module, split: Split) -> float:
 def closeness(net: nn.Module, split: Split) -> float:
     """Minus the mean squared error: more is better."""
     return -float(functional.mse_loss(net(split.inputs), split.targets))
+
+
+class Autoencoding(CreditRule):
+    """Backpropagation of the squared error."""
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.mse_loss(self.net(inputs), targets)
+
+
+class CounterCurrentAutoencoding(CreditRule):
+    """Counter-current learning of an autoencoder: the feedback network reads the same image from the other end."""
+
+    def __init__(self, net: CounterCurrentNet) -> None:
+        super().__init__(net)
+        self.objective = CounterCurrentObjective(net, "reconstruction")
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        return self.objective(inputs, targets).total
+
+    def groups(self) -> list[list[torch.nn.Parameter]]:
+        return [*super().groups(), list(self.net.feedback_parameters())]
 
 
 class Training(NamedTuple):
@@ -143,7 +176,6 @@ class Training(NamedTuple):
     """The step size falls along a cosine to this share of itself."""
 
 
-Rule = Callable[[], CreditRule]
 Observer = Callable[[CreditRule, int], Iterable[Measurement]]
 
 
@@ -151,7 +183,15 @@ class Run:
     """One rule with one step size, trained epoch by epoch; scored on the test set where validation is best."""
 
     def __init__(
-        self, rule: CreditRule, rate: float, data: Data, training: Training, seed: int, score=accuracy, observe=None
+        self,
+        rule: CreditRule,
+        rate: float,
+        data: Data,
+        training: Training,
+        seed: int,
+        *,
+        score: Callable[[nn.Module, Split], float] = accuracy,
+        observe: Observer | None = None,
     ) -> None:
         self.rule, self.rate, self.data, self.training = rule, rate, data, training
         self.score, self.observe = score, observe
@@ -200,7 +240,9 @@ class Run:
             self.rows += self.observe(self.rule, self.step)
 
 
-def compete(make: Rule, data: Data, training: Training, seed: int, **looks) -> tuple[Run, dict[float, float]]:
+def compete(
+    make: Callable[[], CreditRule], data: Data, training: Training, seed: int, **looks: Callable
+) -> tuple[Run, dict[float, float]]:
     """All step sizes start; after the race the one with the best validation goes on alone. Returns it and the race."""
     runs = [Run(make(), rate, data, training, seed, **looks) for rate in training.rates]
     raced = training.race if len(runs) > 1 else 0
@@ -212,17 +254,8 @@ def compete(make: Rule, data: Data, training: Training, seed: int, **looks) -> t
     return winner, race
 
 
-def operations(rule: CreditRule, split: Split, batch_size: int) -> float:
-    """Floating-point operations of one training step's matrix products, a sample."""
-    counter = FlopCounterMode(display=False)
-    with counter:
-        rule(split.inputs[:batch_size], split.targets[:batch_size]).backward()
-    return counter.get_total_flops() / batch_size
-
-
-def spectral_centroid(kernels: Tensor, size: int = 32) -> float:
-    """Mean spatial frequency of kernels, weighted by power, in cycles a pixel: low for smooth ones."""
-    power = torch.fft.fft2(kernels.detach().double(), s=(size, size)).abs().square()
-    along = torch.fft.fftfreq(size, dtype=torch.float64)
-    frequency = (along[:, None].square() + along[None].square()).sqrt()
-    return float(((power * frequency).sum((-2, -1)) / power.sum((-2, -1))).mean())
+def results(name: str, run: Run, metric: str = "test accuracy") -> Iterator[Measurement]:
+    yield Measurement(name, metric, run.test)
+    yield Measurement(name, f"{metric} at the end", run.last)
+    for step, value in run.curve:
+        yield Measurement(name, f"{metric} by step", value, step=step)
