@@ -34,7 +34,7 @@ def draw_curves(axes: Axes, measurements: DataFrame) -> None:
         curve = table.loc[name]
         axes.plot(curve.index.astype(int), 100 * curve["mean"], color=colour, label=name)
     axes.set(xlabel="training steps", ylabel="test accuracy / %", ylim=(50, 100), title="Learning digits")
-    axes.legend(loc="lower right", ncols=2, fontsize=7)
+    axes.legend(loc="lower right", ncols=2, fontsize=7, frameon=True, framealpha=0.9, edgecolor="none")
 
 
 def draw_accuracies(axes: Axes, measurements: DataFrame) -> None:
@@ -60,7 +60,9 @@ def draw_accuracies(axes: Axes, measurements: DataFrame) -> None:
     axes.set_title("Accuracy, 95 % interval over seeds; triangles: the worst seed")
 
 
-def draw_levels(axes: Axes, measurements: DataFrame, metric: str, ylabel: str, title: str, name: str) -> None:
+def draw_levels(
+    axes: Axes, measurements: DataFrame, metric: str, ylabel: str, title: str, name: str, height: float
+) -> None:
     table = summary(measurements, metric, "x", "step").loc["CCL"]
     levels = table.index.levels[0]
     shades = colormaps["viridis_r"](np.linspace(0.1, 1, len(levels)))
@@ -69,22 +71,34 @@ def draw_levels(axes: Axes, measurements: DataFrame, metric: str, ylabel: str, t
         axes.plot(curve.index.astype(int), curve["mean"], color=shade, label=f"{level:g}")
     axes.axhline(0, color="black", linewidth=0.6, linestyle=":")
     axes.set(xlabel="training steps", ylabel=ylabel, title=title)
-    axes.legend(title=name, ncols=2, fontsize=7, title_fontsize=7)
+    axes.legend(title=name, ncols=4, fontsize=7, title_fontsize=7, loc="center right", bbox_to_anchor=(1, height))
 
 
 def draw_alignment(axes: Axes, measurements: DataFrame) -> None:
     draw_levels(
-        axes, measurements, "weight cosine by step", "cosine of weights", "Feedback and transposed forward", "layer"
+        axes,
+        measurements,
+        "weight cosine by step",
+        "cosine of weights",
+        "Feedback and transposed forward",
+        "layer",
+        0.7,
     )
 
 
 def draw_similarity(axes: Axes, measurements: DataFrame) -> None:
-    draw_levels(axes, measurements, "CKA by step", "CKA", "Activities and codes of the labels", "level")
+    draw_levels(axes, measurements, "CKA by step", "CKA", "Activities and codes of the labels", "level", 0.15)
 
 
 def draw_updates(axes: Axes, measurements: DataFrame) -> None:
     draw_levels(
-        axes, measurements, "update cosine by step", "cosine of updates", "Local update and backpropagation's", "layer"
+        axes,
+        measurements,
+        "update cosine by step",
+        "cosine of updates",
+        "Local update and backpropagation's",
+        "layer",
+        0.78,
     )
 
 
