@@ -192,6 +192,12 @@ class EIReservoir(Reservoir):
         self.gain, self.balance = float(gain), float(balance)
         self._set_signed(signed)
 
+    def _multiply_inhibition(self, factors: Float[np.ndarray, " unit"]) -> None:
+        signed = self._signed.copy()
+        inhibitory = ~self.excitatory[signed.indices]
+        signed.data[inhibitory] *= np.repeat(factors, np.diff(signed.indptr))[inhibitory]
+        self._set_signed(signed)
+
     def _set_signed(self, signed: sparse.csr_array) -> None:
         # The CSR matrix keeps links whose strength has come to zero: they exist, and can grow again.
         self._signed = signed
@@ -212,10 +218,22 @@ class EIReservoir(Reservoir):
         """The signed weights A as CSR, a copy; links whose strength has come to zero are stored as zeros."""
         return self._signed.copy()
 
+    def with_inhibition(self, factors: Float[np.ndarray, " unit"]) -> EIReservoir:
+        """A copy whose units receive so many times the inhibition that they receive now; factors are not negative."""
+        factors = np.asarray(factors, dtype=np.float64)
+        if factors.shape != (self.units,) or not (np.isfinite(factors) & (factors >= 0)).all():
+            raise ValueError(f"factors must be {self.units} numbers of at least 0, got shape {factors.shape}")
+        made = copy.copy(self)
+        made._multiply_inhibition(factors)
+        return made
+
+    def incoming_inhibition(self) -> Float[np.ndarray, " unit"]:
+        """Sum of the strengths of each unit's inhibitory links."""
+        return abs(self._signed).astype(np.float64) @ ~self.excitatory
+
     def balance_per_node(self) -> Float[np.ndarray, " unit"]:
         """Inhibition over excitation of each unit's incoming strength; NaN where nothing excites it."""
-        strengths = abs(self._signed).astype(np.float64)
-        excitation, inhibition = strengths @ self.excitatory, strengths @ ~self.excitatory
+        excitation, inhibition = abs(self._signed).astype(np.float64) @ self.excitatory, self.incoming_inhibition()
         return np.divide(inhibition, excitation, out=np.full(self.units, math.nan), where=excitation > 0)
 
     def adapt(
@@ -271,10 +289,7 @@ class EIReservoir(Reservoir):
         design = one_step_design(
             strengths @ (targets * self.excitatory), strengths @ (targets * ~self.excitatory), current, targets
         )
-        signed = self._signed.copy()
-        inhibitory = ~self.excitatory[signed.indices]
-        signed.data[inhibitory] *= np.repeat(design.factors, np.diff(signed.indptr))[inhibitory]
-        self._set_signed(signed)
+        self._multiply_inhibition(design.factors)
         rates = self._rates_after(inputs, window)
         return AdaptReport(
             "one_step", 0, float(np.abs(rates - targets).mean()), rates, targets, int(design.infeasible.sum())
@@ -342,7 +357,7 @@ class EIReservoir(Reservoir):
         )
 
     def _without_inhibition(self) -> Bool[np.ndarray, " unit"]:
-        return abs(self._signed) @ ~self.excitatory == 0
+        return self.incoming_inhibition() == 0
 
     def _without_inhibitory_links(self) -> Bool[np.ndarray, " unit"]:
         inhibitory = ~self.excitatory[self._signed.indices]

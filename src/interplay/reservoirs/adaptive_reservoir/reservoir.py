@@ -84,19 +84,35 @@ class Reservoir:
         spectral_radius: float = 0.9,
         connectivity: float = 0.1,
         input_scaling: float = 0.5,
+        bias_scaling: float = 0.0,
         activation: Activation = "tanh",
         leak_rate: ArrayLike = 1.0,
         dtype: type[np.floating] = np.float64,
         seed: int | np.random.Generator | None = None,
     ) -> Reservoir:
-        """A plain echo state network: Gaussian weights at random places, input weights from U(-1, 1) input_scaling."""
+        """A plain echo state network: Gaussian weights of either sign, at random places.
+
+        Input weights are drawn from U(-input_scaling, input_scaling), thresholds likewise with `bias_scaling`; all else
+        is as in ReservoirPy.
+
+        Raises
+        ------
+        ValueError
+            No closed loop of links: the spectral radius cannot be set.
+        """
         generator = np.random.default_rng(seed)
         weights = sparse.random_array(
             (units, units), density=connectivity, format="csr", rng=generator, data_sampler=generator.standard_normal
         )
-        weights *= spectral_radius / spectral_radius_of(weights)
+        radius = spectral_radius_of(weights)
+        if not radius > 1e-9 * abs(weights).max():
+            raise ValueError(f"the {units} units have no closed loop of links; raise connectivity or units")
+        weights *= spectral_radius / radius
         input_weights = input_scaling * generator.uniform(-1, 1, size=(units, input_dim))
-        return cls(weights.astype(dtype), input_weights, activation=activation, leak_rate=leak_rate)
+        threshold = bias_scaling * generator.uniform(-1, 1, size=units)
+        return cls(
+            weights.astype(dtype), input_weights, threshold=threshold, activation=activation, leak_rate=leak_rate
+        )
 
     @property
     def units(self) -> int:
