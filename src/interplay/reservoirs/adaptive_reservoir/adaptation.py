@@ -149,7 +149,7 @@ def warn_if_not_converged(regulated: Regulated, targets: NDArray[np.floating], t
         return True
     before, after = regulated.last_rates - targets
     far = (np.abs(before) > tolerance) & (np.abs(after) > tolerance)
-    if far.any() and (before[far] * after[far] < 0).mean() > 0.5:
+    if len(regulated.history) > 1 and far.any() and (before[far] * after[far] < 0).mean() > 0.5:
         advice = "the rates oscillate around their targets: lower rate"
     warnings.warn(
         f"adaptation stopped after {regulated.steps} steps with a mean rate error of {error:.3g}, above the tolerance "

@@ -41,13 +41,14 @@ class Config(StudyConfig):
     ridges: tuple[PositiveFloat, ...] = Field(
         (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3), description="penalties of the readout to choose from"
     )
-    gains: tuple[PositiveFloat, ...] = Field((1.0, 2.0, 4.0, 6.0, 8.0), description="grid of gains, for all but tanh")
+    gains: tuple[PositiveFloat, ...] = Field((1.0, 2.0, 4.0, 6.0, 8.0), description="grid of gains of static networks")
     balances: tuple[PositiveFloat, ...] = Field(
         (0.5, 0.7, 0.85, 1.0, 1.15, 1.4, 1.8, 2.5), description="grid of global balances"
     )
-    rates: tuple[PositiveFloat, ...] = Field(
-        (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5), description="grid of target rates"
+    adapted_gains: tuple[PositiveFloat, ...] = Field(
+        tuple(round(8 ** (k / 9), 3) for k in range(10)), description="grid of gains of adapted networks, logarithmic"
     )
+    rates: tuple[PositiveFloat, ...] = Field((0.2, 0.3, 0.4, 0.5), description="grid of target rates")
     input_scalings: tuple[PositiveFloat, ...] = Field(
         (0.03, 0.1, 0.3, 1.0, 3.0), description="grid of input scalings of the tanh network"
     )
@@ -74,7 +75,8 @@ study = Study(
             "ridges": (1e-7, 1e-5),
             "gains": (1.0, 4.0),
             "balances": (0.7, 1.0, 1.4),
-            "rates": (0.3, 0.4, 0.5),
+            "adapted_gains": (1.0, 2.0, 4.0),
+            "rates": (0.3, 0.5),
             "input_scalings": (0.1, 1.0),
             "spectral_radii": (0.7, 0.9, 1.1),
             "curve_gains": 3,

@@ -66,16 +66,17 @@ class Networks:
 
     def conditions(self) -> list[Condition]:
         """The compared ones, each with as many settings as any other."""
-        gains, balances, rates = self.config.gains, self.config.balances, self.config.rates
+        config = self.config
+        gains, rates = config.adapted_gains, config.rates
         return [
-            Condition("static", self.static, gains, balances),
-            Condition("static, radius fixed", self.refixed, gains, balances),
+            Condition("static", self.static, config.gains, config.balances),
+            Condition("static, radius fixed", self.refixed, config.gains, config.balances),
             Condition("adapted", self.adapting("online"), gains, rates),
             Condition("adapted, heterogeneous", self.adapting("online", True), gains, rates),
             Condition("one-step", self.adapting("one_step"), gains, rates),
             Condition("one-step, heterogeneous", self.adapting("one_step", True), gains, rates),
             Condition("threshold", self.adapting("threshold"), gains, rates),
-            Condition("tanh ESN", self.plain, self.config.input_scalings, self.config.spectral_radii),
+            Condition("tanh ESN", self.plain, config.input_scalings, config.spectral_radii),
         ]
 
     def static(self, series: Series, gain: float, balance: float) -> EIReservoir:
