@@ -70,16 +70,21 @@ def draw_gains(axes: Axes, measurements: DataFrame) -> None:
     tasks = [task for task in rows["item"].unique() if "1 step" not in task]
     shown = [name for name in COLOURS if name in set(rows["condition"]) and not name.startswith("static")]
     for offset, name in enumerate(shown):
-        table = _over_seeds(rows[rows["condition"] == name], "item").loc[tasks]
+        table = _over_seeds(rows[rows["condition"] == name], "item").loc[tasks] / 100
         places = np.arange(len(tasks)) + 0.8 * (offset + 0.5) / len(shown) - 0.4
-        axes.errorbar(places, table["mean"], table["half"], fmt="o", ms=4, capsize=2, color=COLOURS[name], label=name)
-    axes.axhline(0, color="0.5", lw=0.8)
+        axes.errorbar(
+            places, 1 + table["mean"], table["half"], fmt="o", ms=4, capsize=2, color=COLOURS[name], label=name
+        )
+    axes.axhline(1, color="0.5", lw=0.8)
     labels = [task.replace(" NRMSE", "").replace(", ", ",\n").replace(" capacity", "") for task in tasks]
     axes.set_xticks(range(len(tasks)), labels=labels)
-    axes.set_yscale("symlog", linthresh=50)
-    axes.set_yticks((-25, 0, 25, 50, 100, 200), labels=("-25", "0", "25", "50", "100", "200"))
-    axes.set(ylabel="score above tuned static / %", title="Tuned conditions, equal numbers of settings")
-    axes.legend(fontsize="x-small", ncols=2, loc="upper center")
+    axes.set_yscale("log", base=2)
+    axes.set_yticks((0.8, 1, 1.25, 1.5, 2, 3, 4), labels=("0.8", "1", "1.25", "1.5", "2", "3", "4"))
+    axes.minorticks_off()
+    axes.set(
+        ylim=(0.75, 9), ylabel="score / score of tuned static", title="Tuned conditions, equal numbers of settings"
+    )
+    axes.legend(fontsize="x-small", ncols=2, loc="upper left")
 
 
 def draw_rates(axes: Axes, measurements: DataFrame) -> None:
