@@ -285,7 +285,7 @@ class EIReservoir(Reservoir):
             return self._adapt_online(inputs, targets, "inhibition", rate, tolerance, max_steps, window)
         inputs, targets = self._checked(inputs, targets)
         strengths = abs(self._signed).astype(np.float64)
-        current = inputs.mean(axis=0, dtype=np.float64) @ self.input_weights.T - self.threshold
+        current = self.current(inputs.mean(axis=0, keepdims=True))[0].astype(np.float64)
         design = one_step_design(
             strengths @ (targets * self.excitatory), strengths @ (targets * ~self.excitatory), current, targets
         )
@@ -326,7 +326,7 @@ class EIReservoir(Reservoir):
         regulated = regulate(
             rows,
             ~self.excitatory,
-            self.current(inputs[:, None])[:, 0],
+            self.current(inputs),
             targets,
             adapted=adapted,
             rate=rate,

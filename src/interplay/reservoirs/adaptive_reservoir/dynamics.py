@@ -15,7 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import sparse
 
-__all__ = ["Activation", "CompressedRows", "Weights", "run_series"]
+__all__ = ["Activation", "CompressedRows", "Weights", "input_current", "run_series"]
 
 Activation = Literal["sigmoid", "tanh"]
 Weights = NDArray[np.floating] | sparse.csr_array
@@ -43,42 +43,58 @@ class CompressedRows(NamedTuple):
 
 def run_series(
     weights: Weights,
-    current: Float[np.ndarray, "time batch unit"],
+    input_weights: Float[np.ndarray, "unit input"],
+    threshold: Float[np.ndarray, " unit"],
+    inputs: Float[np.ndarray, "time batch input"],
     state: Float[np.ndarray, "batch unit"],
     *,
     activation: Activation,
     leak_rate: Float[np.ndarray, " unit"],
 ) -> Float[np.ndarray, "time batch unit"]:
-    """States of a reservoir driven by a current that is known in advance.
+    """States that inputs drive a reservoir through.
 
     Parameters
     ----------
     weights
-        (unit, unit), from column to row; an array or a CSR array, float32 or float64.
-    current
-        Win u(t) - theta, of the dtype of `weights`; it is overwritten by the states and returned.
-    state
-        Where the series start, of the same dtype.
+        (unit, unit), from column to row; a C-contiguous array or a CSR array, float32 or float64.
+    input_weights, inputs, state
+        Of the dtype of `weights`; `state` is where the series start.
+    threshold, leak_rate
+        float64, one number for each unit.
     activation
         "sigmoid" or "tanh".
-    leak_rate
-        Share of the new activity in the next state, one for each unit.
     """
+    steps, batch, _ = inputs.shape
     sigmoid = activation == "sigmoid"
-    if current.shape[1] >= _SHARED_FROM:
-        if sparse.issparse(weights):
-            _run_sparse_batch(*CompressedRows.of(weights), current, state.T.copy(), leak_rate, sigmoid)
+    rows = CompressedRows.of(weights) if sparse.issparse(weights) else None
+    if batch >= _SHARED_FROM:
+        current = input_current(input_weights, threshold, inputs)
+        if rows:
+            _run_sparse_batch(*rows, current, state.T.copy(), leak_rate, sigmoid)
         else:
             _run_dense_batch(weights, current, state.copy(), leak_rate.astype(current.dtype), sigmoid)
         return current
-    rows = CompressedRows.of(weights) if sparse.issparse(weights) else None
-    for b in range(current.shape[1]):
-        series, start = np.ascontiguousarray(current[:, b]), state[b].copy()
+    states = np.empty((steps, batch, len(state[0])), state.dtype)
+    for b in range(batch):
+        series, start = np.ascontiguousarray(inputs[:, b]), state[b].copy()
+        reached = states[:, 0] if batch == 1 else np.empty_like(states[:, b])
         if rows:
-            _run_sparse(*rows, series, start, leak_rate, sigmoid)
+            _run_sparse(*rows, input_weights, threshold, series, start, leak_rate, sigmoid, reached)
         else:
-            _run_dense(weights, series, start, leak_rate, sigmoid)
-        current[:, b] = series
+            _run_dense(weights, input_weights, threshold, series, start, leak_rate, sigmoid, reached)
+        if batch > 1:
+            states[:, b] = reached
+    return states
+
+
+def input_current(
+    input_weights: Float[np.ndarray, "unit input"],
+    threshold: Float[np.ndarray, " unit"],
+    inputs: Float[np.ndarray, "*time input"],
+) -> Float[np.ndarray, "*time unit"]:
+    """The input's part of the drive, Win u(t) - threshold, in the dtype of the input weights."""
+    current = inputs @ input_weights.T
+    current -= threshold.astype(current.dtype)
     return current
 
 
@@ -111,30 +127,42 @@ def _run_dense_batch(
 
 
 @numba.njit(cache=True, fastmath={"contract"})
-def _run_dense(weights, series, state, leak_rate, sigmoid):
+def _run_dense(weights, input_weights, threshold, inputs, state, leak_rate, sigmoid, states):
     product = np.empty_like(state)
     drive, scratch = np.empty(state.size), np.empty(state.size)
-    for t in range(series.shape[0]):
+    for t in range(inputs.shape[0]):
         np.dot(weights, state, product)
-        for i in range(state.size):
-            drive[i] = product[i] + series[t, i]
+        drive[:] = product
+        _add_input(drive, input_weights, threshold, inputs[t])
         activate(drive, scratch, sigmoid)
-        for i in range(state.size):
-            state[i] += leak_rate[i] * (drive[i] - state[i])
-            series[t, i] = state[i]
+        _leak(state, drive, leak_rate)
+        states[t] = state
 
 
 @numba.njit(cache=True, fastmath={"contract"})
-def _run_sparse(row_starts, columns, values, series, state, leak_rate, sigmoid):
+def _run_sparse(row_starts, columns, values, input_weights, threshold, inputs, state, leak_rate, sigmoid, states):
     drive, scratch = np.empty(state.size), np.empty(state.size)
-    for t in range(series.shape[0]):
+    for t in range(inputs.shape[0]):
         sparse_product(row_starts, columns, values, state, drive)
-        for i in range(state.size):
-            drive[i] += series[t, i]
+        _add_input(drive, input_weights, threshold, inputs[t])
         activate(drive, scratch, sigmoid)
-        for i in range(state.size):
-            state[i] += leak_rate[i] * (drive[i] - state[i])
-            series[t, i] = state[i]
+        _leak(state, drive, leak_rate)
+        states[t] = state
+
+
+@numba.njit(cache=True, fastmath={"contract"})
+def _add_input(drive, input_weights, threshold, u):
+    for i in range(drive.size):
+        current = -threshold[i]
+        for k in range(u.size):
+            current += input_weights[i, k] * u[k]
+        drive[i] += current
+
+
+@numba.njit(cache=True, fastmath={"contract"})
+def _leak(state, activity, leak_rate):
+    for i in range(state.size):
+        state[i] += leak_rate[i] * (activity[i] - state[i])
 
 
 @numba.njit(cache=True, fastmath={"contract"})

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from interplay.reservoirs.adaptive_reservoir.dynamics import Activation, Weights, run_series
+from interplay.reservoirs.adaptive_reservoir.dynamics import Activation, Weights, input_current, run_series
 
 __all__ = ["Reservoir", "as_weights", "spectral_radius_of"]
 
@@ -161,8 +161,10 @@ class Reservoir:
             raise ValueError(f"state must have shape {shape}, got {state.shape}")
         states = run_series(
             self.weights,
-            self.current(inputs),
-            state.reshape(batch, self.units).astype(self.dtype),
+            self.input_weights,
+            self.threshold,
+            inputs.astype(self.dtype, copy=False),
+            state.reshape(batch, self.units).astype(self.dtype, copy=False),
             activation=self.activation,
             leak_rate=self.leak_rate,
         )
@@ -183,11 +185,9 @@ class Reservoir:
             raise ValueError(f"washout must be at least 0 and less than the {len(states)} steps, got {washout}")
         return states[washout:].reshape(-1, self.units).mean(axis=0, dtype=np.float64)
 
-    def current(self, inputs: Float[np.ndarray, "time batch input"]) -> Float[np.ndarray, "time batch unit"]:
+    def current(self, inputs: Float[np.ndarray, "time input"]) -> Float[np.ndarray, "time unit"]:
         """The input's part of the drive, Win u(t) - threshold."""
-        current = inputs.astype(self.dtype) @ self.input_weights.T
-        current -= self.threshold.astype(self.dtype)
-        return current
+        return input_current(self.input_weights, self.threshold, inputs.astype(self.dtype, copy=False))
 
     def checked_inputs(self, inputs: ArrayLike) -> tuple[Float[np.ndarray, "time batch input"], bool]:
         """Inputs with a batch dimension, and whether it was added."""
