@@ -12,8 +12,9 @@ from scipy import sparse
 from scipy.special import expit
 
 from interplay.reservoirs.adaptive_reservoir import EIReservoir, EIReservoirCell, Reservoir, targets
-from interplay.reservoirs.adaptive_reservoir.dynamics import CompressedRows, activate, sparse_product
-from interplay.reservoirs.adaptive_reservoir.reservoir import spectral_radius_of
+from interplay.reservoirs.adaptive_reservoir.dynamics import CompressedRows
+from interplay.reservoirs.adaptive_reservoir.kernels import activate, sparse_product
+from interplay.reservoirs.adaptive_reservoir.weights import spectral_radius_of
 from interplay.testing import check_mechanism, check_same_seed
 
 from . import closed_form_network as formulas

@@ -6,13 +6,13 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-import numba
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from interplay.reservoirs.adaptive_reservoir.dynamics import CompressedRows, activate, sparse_product
+from interplay.reservoirs.adaptive_reservoir.dynamics import CompressedRows
+from interplay.reservoirs.adaptive_reservoir.kernels import regulate_rates
 
 __all__ = ["AdaptReport", "Adapted", "Design", "one_step_design", "regulate", "warn_if_not_converged"]
 
@@ -124,7 +124,7 @@ def regulate(
     window = min(window, max_steps)
     history, last_rates = np.empty(max_steps // window), np.zeros((2, len(targets)))
     values, shift = rows.values.copy(), np.zeros(len(targets))
-    steps = _regulate(
+    steps = regulate_rates(
         rows._replace(values=values),
         entry_starts,
         entries,
@@ -158,51 +158,3 @@ def warn_if_not_converged(regulated: Regulated, targets: NDArray[np.floating], t
         stacklevel=4,
     )
     return False
-
-
-@numba.njit(cache=True, fastmath={"contract"})
-def _regulate(
-    rows,
-    entry_starts,
-    entries,
-    current,
-    targets,
-    of_threshold,
-    rate,
-    leak_rate,
-    shift,
-    window,
-    tolerance,
-    history,
-    last_rates,
-):
-    row_starts, columns, values = rows
-    units = targets.size
-    state, drive, scratch = np.zeros(units, values.dtype), np.empty(units), np.empty(units)
-    total = np.zeros(units)
-    for round_ in range(history.size):
-        total[:] = 0.0
-        for t in range(round_ * window, (round_ + 1) * window):
-            sparse_product(row_starts, columns, values, state, drive)
-            for i in range(units):
-                drive[i] += current[t % current.shape[0], i] - shift[i]
-            activate(drive, scratch, True)
-            for i in range(units):
-                state[i] += leak_rate[i] * (drive[i] - state[i])
-                total[i] += state[i]
-                # The arithmetic of primitives.homeostasis; values of inhibitory entries are minus their strength.
-                change = rate * (state[i] - targets[i])
-                if of_threshold:
-                    shift[i] += change
-                else:
-                    for e in range(entry_starts[i], entry_starts[i + 1]):
-                        values[entries[e]] = min(values[entries[e]] - change, 0.0)
-        error = 0.0
-        for i in range(units):
-            last_rates[0, i] = last_rates[1, i]
-            last_rates[1, i] = total[i] / window
-            error += abs(last_rates[1, i] - targets[i]) / units
-        history[round_] = error
-        if error < tolerance:
-            return (round_ + 1) * window
-    return history.size * window

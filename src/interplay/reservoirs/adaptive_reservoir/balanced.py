@@ -19,7 +19,14 @@ from interplay.reservoirs.adaptive_reservoir.adaptation import (
     warn_if_not_converged,
 )
 from interplay.reservoirs.adaptive_reservoir.dynamics import Activation, CompressedRows, Weights
-from interplay.reservoirs.adaptive_reservoir.reservoir import Reservoir, as_weights, spectral_radius_of
+from interplay.reservoirs.adaptive_reservoir.reservoir import Reservoir
+from interplay.reservoirs.adaptive_reservoir.weights import (
+    as_weights,
+    at_unit_radius,
+    draw_balanced,
+    inhibitory_ratio,
+    spectral_radius_of,
+)
 
 __all__ = ["EIReservoir"]
 
@@ -106,16 +113,7 @@ class EIReservoir(Reservoir):
         _check_positive("input_scaling", input_scaling)
         excitatory = np.arange(units) < round(excitatory_fraction * units)
         generator = np.random.default_rng(seed)
-        strengths = sparse.coo_array(
-            sparse.random_array(
-                (units, units), density=connectivity, rng=generator, data_sampler=_above_zero(generator)
-            )
-        )
-        linked = strengths.row != strengths.col
-        signed = strengths.data * np.where(excitatory, 1.0, -_inhibitory_ratio(excitatory))[strengths.col]
-        balanced = sparse.csr_array(
-            (signed[linked], (strengths.row[linked], strengths.col[linked])), shape=strengths.shape
-        )
+        balanced = draw_balanced(excitatory, connectivity, generator)
         input_weights = generator.uniform(-input_scaling, input_scaling, size=(units, input_dim)).astype(dtype)
         self._set_up(balanced.astype(dtype), excitatory, gain, balance, spectral_radius)
         super().__init__(self.weights, input_weights, threshold=threshold, activation=activation, leak_rate=leak_rate)
@@ -169,15 +167,9 @@ class EIReservoir(Reservoir):
         spectral_radius: float | None,
     ) -> None:
         """Keep the balanced matrix at spectral radius one, then scale it."""
-        _inhibitory_ratio(excitatory)
-        radius = spectral_radius_of(balanced)
-        if not radius > 1e-9 * abs(balanced).max():
-            raise ValueError(
-                f"the {balanced.shape[0]} units have no closed loop of links, so the spectral radius is zero; raise "
-                "connectivity or units"
-            )
+        inhibitory_ratio(excitatory)
         self.excitatory = excitatory
-        self._unit_balanced = balanced * balanced.dtype.type(1 / radius)
+        self._unit_balanced = at_unit_radius(balanced)
         self._scale(gain, balance, spectral_radius)
 
     def _scale(self, gain: float, balance: float, spectral_radius: float | None) -> None:
@@ -383,27 +375,6 @@ class EIReservoir(Reservoir):
                 f"targets must be in (0, 1), the range of a sigmoid, got {targets.min()} to {targets.max()}"
             )
         return inputs[:, 0], np.broadcast_to(targets, self.units).copy()
-
-
-def _above_zero(generator: np.random.Generator):
-    """Sampler of U(0, 1) without zero: a link of strength zero would be none."""
-
-    def sample(size: int) -> NDArray[np.floating]:
-        return 1.0 - generator.random(size)
-
-    return sample
-
-
-def _inhibitory_ratio(excitatory: Bool[np.ndarray, " unit"]) -> float:
-    """How many times stronger inhibition must be to balance; 4 for four excitatory units to each inhibitory one."""
-    count = int(excitatory.sum())
-    if not 0 < count < len(excitatory):
-        missing = "excitatory" if not count else "inhibitory"
-        raise ValueError(
-            f"excitatory_fraction leaves no {missing} unit among {len(excitatory)}; both kinds are needed: "
-            "choose it in (0, 1), and more units"
-        )
-    return count / (len(excitatory) - count)
 
 
 def _check_positive(name: str, number: float) -> None:

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-import numba
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import sparse
+
+from interplay.reservoirs.adaptive_reservoir.kernels import run_dense, run_sparse, run_sparse_batch
 
 __all__ = ["Activation", "CompressedRows", "Weights", "input_current", "run_series"]
 
 Activation = Literal["sigmoid", "tanh"]
 Weights = NDArray[np.floating] | sparse.csr_array
 
-_U = numba.uint64  # indices of this type need no test for being negative
 _SHARED_FROM = 16  # series; with fewer, one after the other is as fast as a matrix product or faster
-_LOG2_E = 1.4426950408889634
-_LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.42860682030941723212e-6
 
 
 class CompressedRows(NamedTuple):
@@ -70,7 +68,7 @@ def run_series(
     if batch >= _SHARED_FROM:
         current = input_current(input_weights, threshold, inputs)
         if rows:
-            _run_sparse_batch(*rows, current, state.T.copy(), leak_rate, sigmoid)
+            run_sparse_batch(*rows, current, state.T.copy(), leak_rate, sigmoid)
         else:
             _run_dense_batch(weights, current, state.copy(), leak_rate.astype(current.dtype), sigmoid)
         return current
@@ -79,9 +77,9 @@ def run_series(
         series, start = np.ascontiguousarray(inputs[:, b]), state[b].copy()
         reached = states[:, 0] if batch == 1 else np.empty_like(states[:, b])
         if rows:
-            _run_sparse(*rows, input_weights, threshold, series, start, leak_rate, sigmoid, reached)
+            run_sparse(*rows, input_weights, threshold, series, start, leak_rate, sigmoid, reached)
         else:
-            _run_dense(weights, input_weights, threshold, series, start, leak_rate, sigmoid, reached)
+            run_dense(weights, input_weights, threshold, series, start, leak_rate, sigmoid, reached)
         if batch > 1:
             states[:, b] = reached
     return states
@@ -124,119 +122,3 @@ def _run_dense_batch(
         else:
             state[:] = activity
         drive[:] = state
-
-
-@numba.njit(cache=True, fastmath={"contract"})
-def _run_dense(weights, input_weights, threshold, inputs, state, leak_rate, sigmoid, states):
-    product = np.empty_like(state)
-    drive, scratch = np.empty(state.size), np.empty(state.size)
-    for t in range(inputs.shape[0]):
-        np.dot(weights, state, product)
-        drive[:] = product
-        _add_input(drive, input_weights, threshold, inputs[t])
-        activate(drive, scratch, sigmoid)
-        _leak(state, drive, leak_rate)
-        states[t] = state
-
-
-@numba.njit(cache=True, fastmath={"contract"})
-def _run_sparse(row_starts, columns, values, input_weights, threshold, inputs, state, leak_rate, sigmoid, states):
-    drive, scratch = np.empty(state.size), np.empty(state.size)
-    for t in range(inputs.shape[0]):
-        sparse_product(row_starts, columns, values, state, drive)
-        _add_input(drive, input_weights, threshold, inputs[t])
-        activate(drive, scratch, sigmoid)
-        _leak(state, drive, leak_rate)
-        states[t] = state
-
-
-@numba.njit(cache=True, fastmath={"contract"})
-def _add_input(drive, input_weights, threshold, u):
-    for i in range(drive.size):
-        current = -threshold[i]
-        for k in range(u.size):
-            current += input_weights[i, k] * u[k]
-        drive[i] += current
-
-
-@numba.njit(cache=True, fastmath={"contract"})
-def _leak(state, activity, leak_rate):
-    for i in range(state.size):
-        state[i] += leak_rate[i] * (activity[i] - state[i])
-
-
-@numba.njit(cache=True, fastmath={"contract"})
-def _run_sparse_batch(row_starts, columns, values, current, state, leak_rate, sigmoid):
-    units, batch = state.shape
-    drive, scratch = np.empty(units * batch), np.empty(units * batch)
-    for t in range(current.shape[0]):
-        k = _U(0)
-        for i in range(_U(units)):
-            end, row = _U(row_starts[i + _U(1)]), drive[i * _U(batch) : (i + _U(1)) * _U(batch)]
-            row[:] = current[t, :, i]
-            while k < end:
-                value, source = values[k], state[columns[k]]
-                for b in range(_U(batch)):
-                    row[b] += value * source[b]
-                k += _U(1)
-        activate(drive, scratch, sigmoid)
-        for i in range(_U(units)):
-            for b in range(_U(batch)):
-                state[i, b] += leak_rate[i] * (drive[i * _U(batch) + b] - state[i, b])
-                current[t, b, i] = state[i, b]
-
-
-@numba.njit(cache=True, fastmath={"contract"})
-def sparse_product(row_starts, columns, values, x, y):
-    """Kernel: y = A x."""
-    zero = values.dtype.type(0)
-    k = _U(0)
-    for i in range(_U(y.size)):
-        end = _U(row_starts[i + _U(1)])
-        first, second, third, fourth = zero, zero, zero, zero
-        while k + _U(4) <= end:
-            first += values[k] * x[columns[k]]
-            second += values[k + _U(1)] * x[columns[k + _U(1)]]
-            third += values[k + _U(2)] * x[columns[k + _U(2)]]
-            fourth += values[k + _U(3)] * x[columns[k + _U(3)]]
-            k += _U(4)
-        while k < end:
-            first += values[k] * x[columns[k]]
-            k += _U(1)
-        y[i] = (first + second) + (third + fourth)
-
-
-@numba.njit(cache=True, fastmath={"contract"})
-def activate(drive, scratch, sigmoid):
-    """Kernel: drive <- 1 / (1 + exp(-drive)), or tanh(drive), in place, to 4e-16; float64.
-
-    The compiler turns these loops into vector instructions, which it cannot do with calls of a library's tanh. With z
-    = 2x = k ln 2 + r and e = 2^k exp(r) - 1, tanh(x) = e / (e + 2).
-    """
-    double = 1.0 if sigmoid else 2.0  # sigmoid(x) = (1 + tanh(x / 2)) / 2
-    exponents = scratch.view(np.int64)
-    for i in range(drive.size):
-        z = min(max(double * drive[i], -40.0), 40.0)
-        k = np.floor(z * _LOG2_E + 0.5)
-        r = (z - k * _LN2_HIGH) - k * _LN2_LOW
-        p = 1 / 6227020800
-        p = p * r + 1 / 479001600
-        p = p * r + 1 / 39916800
-        p = p * r + 1 / 3628800
-        p = p * r + 1 / 362880
-        p = p * r + 1 / 40320
-        p = p * r + 1 / 5040
-        p = p * r + 1 / 720
-        p = p * r + 1 / 120
-        p = p * r + 1 / 24
-        p = p * r + 1 / 6
-        p = p * r + 0.5
-        p = p * r + 1.0
-        drive[i] = p * r
-        exponents[i] = (np.int64(k) + 1023) << 52
-    for i in range(drive.size):
-        e = scratch[i] * drive[i] + (scratch[i] - 1.0)
-        drive[i] = e / (e + 2.0)
-    if sigmoid:
-        for i in range(drive.size):
-            drive[i] = 0.5 + 0.5 * drive[i]

@@ -10,11 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from interplay.reservoirs.adaptive_reservoir.dynamics import Activation, Weights, input_current, run_series
+from interplay.reservoirs.adaptive_reservoir.weights import as_weights, at_unit_radius
 
-__all__ = ["Reservoir", "as_weights", "spectral_radius_of"]
-
-_DENSE_UP_TO = 1000  # units; beyond, the largest eigenvalue comes from an iteration
-_SPARSE_BELOW = 0.25  # share of links; above, a dense product is faster
+__all__ = ["Reservoir"]
 
 
 class Reservoir:
@@ -104,10 +102,7 @@ class Reservoir:
         weights = sparse.random_array(
             (units, units), density=connectivity, format="csr", rng=generator, data_sampler=generator.standard_normal
         )
-        radius = spectral_radius_of(weights)
-        if not radius > 1e-9 * abs(weights).max():
-            raise ValueError(f"the {units} units have no closed loop of links; raise connectivity or units")
-        weights *= spectral_radius / radius
+        weights = at_unit_radius(weights) * spectral_radius
         input_weights = input_scaling * generator.uniform(-1, 1, size=(units, input_dim))
         threshold = bias_scaling * generator.uniform(-1, 1, size=units)
         return cls(
@@ -206,44 +201,6 @@ class Reservoir:
             place = tuple(int(axis) for axis in np.argwhere(~np.isfinite(inputs))[0])
             raise ValueError(f"inputs must be finite, got {inputs[place]} at index {place}")
         return (inputs[:, None], True) if inputs.ndim == 2 else (inputs, False)
-
-
-def spectral_radius_of(weights: Weights) -> float:
-    """Largest modulus of an eigenvalue; beyond 1,000 units of a sparse matrix by Arnoldi iteration."""
-    if not sparse.issparse(weights) or weights.shape[0] <= _DENSE_UP_TO:
-        dense = weights.toarray() if sparse.issparse(weights) else weights
-        return float(np.abs(np.linalg.eigvals(dense)).max())
-    start = np.random.default_rng(0).standard_normal(
-        weights.shape[0]
-    )  # a fixed start: the same matrix, the same radius
-    largest = sparse.linalg.eigs(
-        weights.astype(np.float64),
-        k=6,
-        ncv=60,
-        v0=start,
-        tol=1e-8,
-        maxiter=20 * weights.shape[0],
-        return_eigenvectors=False,
-    )
-    return float(np.abs(largest).max())
-
-
-def as_weights(weights: ArrayLike | Weights) -> Weights:
-    """CSR where there are few links, else a C-contiguous array; float32 or float64."""
-    matrix = weights if sparse.issparse(weights) else np.asarray(weights)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.shape[0]:
-        raise ValueError(f"weights must be a square matrix, got shape {matrix.shape}")
-    if not (np.issubdtype(matrix.dtype, np.floating) or np.issubdtype(matrix.dtype, np.integer)):
-        raise TypeError(f"weights must be real numbers, got {matrix.dtype}")
-    dtype = np.float32 if matrix.dtype == np.float32 else np.float64
-    if not np.isfinite(matrix.data if sparse.issparse(matrix) else matrix).all():
-        raise ValueError("weights must be finite")
-    links = matrix.count_nonzero() if sparse.issparse(matrix) else np.count_nonzero(matrix)
-    if links < _SPARSE_BELOW * matrix.shape[0] ** 2:
-        rows = sparse.csr_array(matrix, dtype=dtype, copy=True)
-        rows.sum_duplicates()
-        return rows
-    return np.array(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=dtype, order="C")
 
 
 def _for_each_unit(name: str, values: ArrayLike, units: int) -> Float[np.ndarray, " unit"]:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from pandas import DataFrame, Series
 from scipy import stats
 
-from interplay.studies.adaptive_reservoir import BALANCED, UNDER
+from interplay.studies.adaptive_reservoir.comparisons import BALANCED, UNDER
 from interplay.studies.adaptive_reservoir.scoring import MEMORY, NARMA
 
 COLOURS = {
