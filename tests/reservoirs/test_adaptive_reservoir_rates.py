@@ -238,6 +238,15 @@ def test_rescaling_starts_from_strengths_before_adaptation():
     np.testing.assert_allclose(reservoir.rescaled(gain=6.0).links().toarray(), 3 * untouched)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_rescaling_starts_from_thresholds_before_adaptation():
+    reservoir = small(threshold=0.2)
+    for rate in (0.3, 0.6):
+        reservoir.adapt_threshold(noise(200), rate, max_steps=200)
+    assert np.abs(reservoir.threshold - 0.2).max() > 0.01
+    np.testing.assert_allclose(reservoir.rescaled(gain=1.0).threshold, 0.2, atol=1e-12)
+
+
 def test_inhibition_can_be_dealt_out_by_hand():
     reservoir = small()
     factors = np.random.default_rng(0).uniform(0, 3, 40)

@@ -84,6 +84,7 @@ class EIReservoir(Reservoir):
     excitatory: Bool[np.ndarray, " unit"]
     gain: float
     balance: float
+    _shift: float | NDArray[np.floating] = 0.0  # what adaptation has added to the threshold
 
     def __init__(
         self,
@@ -200,9 +201,10 @@ class EIReservoir(Reservoir):
     ) -> EIReservoir:
         """A copy with the same links and input weights, not adapted, at another gain, balance or spectral radius.
 
-        It starts from the strengths before any adaptation: rescaling adapted weights would undo their rates.
+        It starts from strengths and thresholds before any adaptation: rescaling adapted weights would undo their rates.
         """
         made = copy.copy(self)
+        made.threshold, made._shift = self.threshold - self._shift, 0.0
         made._scale(self.gain if gain is None else gain, self.balance if balance is None else balance, spectral_radius)
         return made
 
@@ -328,6 +330,7 @@ class EIReservoir(Reservoir):
             max_steps=max_steps,
         )
         self.threshold = self.threshold + regulated.threshold
+        self._shift = self._shift + regulated.threshold
         self._set_signed(
             sparse.csr_array((regulated.values, self._signed.indices, self._signed.indptr), shape=self._signed.shape)
         )
