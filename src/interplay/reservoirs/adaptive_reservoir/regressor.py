@@ -28,9 +28,10 @@ class EIReservoirRegressor(RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    units, excitatory_fraction, connectivity, gain, balance, spectral_radius, input_scaling, threshold, activation, \
-leak_rate, dtype
-        The reservoir: see `EIReservoir`. Inputs are not scaled: put a `StandardScaler` in front where features differ.
+    units, excitatory_fraction, connectivity, gain, balance, spectral_radius, input_scaling
+        The reservoir's weights, see `EIReservoir`. Inputs are not scaled: put a `StandardScaler` in front.
+    threshold, activation, leak_rate, dtype
+        The reservoir's dynamics, see `EIReservoir`. Adaptation needs the sigmoid.
     adaptation
         "one_step" or "online": how inhibition is set, see `EIReservoir.adapt`; None leaves it as `balance` says.
     target_rate
