@@ -121,7 +121,8 @@ def neuron_gains(gains: Float[Tensor, "*batch neurons"], side: Side) -> Float[Te
 
 def frobenius_norms(weight: Float[Tensor, "*batch rows columns"]) -> Float[Tensor, "*batch 1 1"]:
     """Frobenius norm of each matrix, kept as dimensions of one."""
-    return weight.flatten(-2).norm(dim=-1)[..., None, None]
+    norms: Tensor = weight.flatten(-2).norm(dim=-1)
+    return norms[..., None, None]
 
 
 def rescaled_to_norms(

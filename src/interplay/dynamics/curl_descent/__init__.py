@@ -13,8 +13,8 @@ random         which neurons flip, if drawn; order of minibatches
 =============  ======================================================================================================
 
 The learning rule is that of gradient descent, but all outgoing synapses of some neurons change with the opposite sign.
-For a two-layer network h = phi(W1 x), y = phi(W2 h) with error e and diagonal sign matrices D1 of the inputs and D2 of the
-hidden units,
+For a two-layer network h = phi(W1 x), y = phi(W2 h) with error e and diagonal sign matrices D1 of the inputs and D2 of
+the hidden units,
 
 (1)  dW2 = -eta mean(e h^T) D2
 (2)  dW1 = -eta mean((W2^T e * phi'(W1 x)) x^T) D1

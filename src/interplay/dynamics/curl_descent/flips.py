@@ -33,9 +33,9 @@ def flip_plan(
         Holds the layers.
     flips
         By name of the layer, as in `model.named_modules()`: a fraction of its neurons (float in [0, 1], rounded to
-        whole neurons), a number of them (int), or their indices. The neurons are the layer's inputs for side "pre", where a
-        flipped neuron's whole fan-out inverts, and its outputs for side "post", where its whole fan-in does, the bias
-        included. In a convolution a neuron is a channel. Layers that are not named learn plainly.
+        whole neurons), a number of them (int), or their indices. The neurons are the layer's inputs for side "pre",
+        where a flipped neuron's whole fan-out inverts, and its outputs for side "post", where its whole fan-in does,
+        the bias included. In a convolution a neuron is a channel. Layers that are not named learn plainly.
     side
         "pre", as published, or "post".
     gain

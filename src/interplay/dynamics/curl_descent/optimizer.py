@@ -28,8 +28,8 @@ class CurlDescent(Optimizer):
     dimensions is then brought back to the Frobenius norm that it had when it was handed over.
 
     Gains act on what the loss asks for, not on the weight decay, which would otherwise blow flipped weights up.
-    Momentum gathers the flipped gradients, so that flipping before or after it is the same. For "sgd" and gains of one the step
-    is that of `torch.optim.SGD`, for "adam" that of `torch.optim.AdamW`.
+    Momentum gathers the flipped gradients, so that flipping before or after it is the same. For "sgd" and gains of one
+    the step is that of `torch.optim.SGD`, for "adam" that of `torch.optim.AdamW`.
 
     Parameters
     ----------
@@ -39,8 +39,9 @@ class CurlDescent(Optimizer):
         Step size.
     signs
         Gains by parameter. A vector belongs to the neurons of `side`: the second dimension of a weight for "pre"
-        (inputs of a linear layer, input channels of a convolution), the first for "post". A tensor of as many dimensions as
-        the parameter is broadcast as it is; `flip_plan` makes such. Any real number will do: -1 flips, 0 freezes.
+        (inputs of a linear layer, input channels of a convolution), the first for "post". A tensor of as many
+        dimensions as the parameter is broadcast as it is; `flip_plan` makes such. Any real number will do: -1 flips, 0
+        freezes.
     side
         Which neurons vectors of gains belong to.
     renorm

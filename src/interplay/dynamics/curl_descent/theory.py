@@ -4,9 +4,9 @@ With phi(x) = x, <x x^T> = sigma^2 I and the error row delta = W2 W1 - t, gradie
 
 (1)  d delta / dt = -sigma^2 delta K,   K = W1^T D2 W1 + |W2|^2 D1
 
-so a point of the manifold attracts if and only if K is positive definite. Inputs of another covariance Sigma put
-Sigma K in the place of sigma^2 K, which has as many negative eigenvalues (Sylvester): it need only be positive
-definite. For wide random networks, W1 with independent entries of variance v / M, |W2|^2 = v, c = M / N, K is positive definite
+so a point of the manifold attracts if and only if K is positive definite. Inputs of another covariance Sigma put Sigma
+K in the place of sigma^2 K, which has as many negative eigenvalues (Sylvester): it need only be positive definite. For
+wide random networks, W1 with independent entries of variance v / M, |W2|^2 = v, c = M / N, K is positive definite
 
 (2)  with a fraction f of the inputs flipped, if   c < c1(f) = max_{v > 1} 1 / (v (1 + (1 - f) / (v + 1) + f / (v - 1)))
 (3)  with a fraction f of the hidden flipped, if   f < f2(c) = max_{0 < u < 1} (1 - u) / 2 (1 - c (1 - u^2) / u)
