@@ -11,6 +11,7 @@ from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 __all__ = [
@@ -121,7 +122,7 @@ def neuron_gains(gains: Float[Tensor, "*batch neurons"], side: Side) -> Float[Te
 
 def frobenius_norms(weight: Float[Tensor, "*batch rows columns"]) -> Float[Tensor, "*batch 1 1"]:
     """Frobenius norm of each matrix, kept as dimensions of one."""
-    norms: Tensor = weight.flatten(-2).norm(dim=-1)
+    norms: Tensor = vector_norm(weight.flatten(-2), dim=-1)
     return norms[..., None, None]
 
 

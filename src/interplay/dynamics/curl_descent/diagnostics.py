@@ -150,7 +150,7 @@ def lyapunov_exponent(
     growth = torch.zeros(count, dtype=weights[0].dtype, device=weights[0].device)
     for renewal in range(renewals):
         before = _distance(weights)
-        simulate(twins, inputs, renew_every, rule, window=renew_every + 1)
+        simulate(twins, inputs, renew_every, rule)
         if renewal > 0:
             growth += (_distance(weights) / before).log()
         apart = [weight[count:] - weight[:count] for weight in weights]

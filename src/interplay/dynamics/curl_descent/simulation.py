@@ -75,7 +75,8 @@ class Run:
         Steps at which the test loss was taken.
     order_parameter
         q, (batch,): the variance of a weight over the last steps, averaged over weights, over the variance across
-        weights of their means. 0 is frozen, of order one chaotic; NaN where the run was shorter than the window.
+        weights of their means. 0 is frozen, of order one chaotic; NaN if not asked for,
+        or where the run was shorter than the window.
     """
 
     loss: Float[Tensor, "time batch"]
@@ -104,7 +105,7 @@ def simulate(
     generator: torch.Generator | None = None,
     test_inputs: Float[Tensor, "*batch points inputs"] | None = None,
     test_every: int = 100,
-    window: int = 1000,
+    window: int | None = None,
     stop_below: float | None = None,
 ) -> Run:
     """Train the students in place.
@@ -127,7 +128,7 @@ def simulate(
     test_inputs, test_every
         Points for the test loss, and how many steps apart it is taken.
     window
-        Number of last steps that the order parameter is taken over.
+        Number of last steps that the order parameter is taken over, 1000 in the published runs; by default it is not.
     stop_below
         Ends the run once every network's loss has once been below.
 
@@ -139,8 +140,10 @@ def simulate(
         If a loss is not finite; names the step.
     """
     rule = LearningRule() if rule is None else rule
-    if steps < 1 or window < 2:
-        raise ValueError(f"steps must be 1 or more and window 2 or more; got {steps} and {window}")
+    if steps < 1:
+        raise ValueError(f"steps must be 1 or more; got {steps}")
+    if window is not None and window < 2:
+        raise ValueError(f"window must be 2 or more steps, or None; got {window}")
     if (batch_size is not None or rule.noisy is not None) and generator is None:
         raise ValueError("minibatches and noise are random: pass a generator")
     update = _Update(network, rule, generator)
@@ -165,7 +168,7 @@ def simulate(
         elif batch_size is not None:
             for points in teaching.minibatches(batch_size, generator):
                 update(teaching.directions(points))
-        if step >= steps - window:
+        if window is not None and step >= steps - window:
             fluctuations.add()
     return Run(
         torch.stack(losses),

@@ -17,14 +17,6 @@ __all__ = ["Directions", "Nonlinearity", "TwoLayerTeacherStudent", "gaussian_inp
 Nonlinearity = Literal["linear", "tanh", "relu"]
 
 
-class Response(NamedTuple):
-    """What the student does with its inputs: hidden drive and activity (batch, hidden, points), output drive."""
-
-    drive: Tensor
-    hidden: Tensor
-    output_drive: Tensor
-
-
 class Directions(NamedTuple):
     """Directions of steepest ascent of both weights, each of its weight's shape, and the loss (batch,)."""
 
@@ -152,7 +144,7 @@ class TwoLayerTeacherStudent(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch points inputs"]) -> Float[Tensor, "batch points outputs"]:
         """Outputs of all students for inputs that they share, (points, inputs), or for their own."""
-        return self._activate(self.respond(x).output_drive).mT
+        return self._activate(self.weight2 @ self.hidden_activity(x)).mT
 
     def targets(self, x: Float[Tensor, "*batch points inputs"]) -> Float[Tensor, "batch points outputs"]:
         """Outputs of all teachers."""
@@ -164,12 +156,10 @@ class TwoLayerTeacherStudent(nn.Module):
         """Half the mean squared error over points and outputs, one number a network."""
         return (self(x) - self.targets(x)).square().mean((1, 2)) / 2
 
-    def respond(self, x: Float[Tensor, "*batch points inputs"]) -> Response:
-        """Drive and activity of the hidden units, and drive of the outputs."""
+    def hidden_activity(self, x: Float[Tensor, "*batch points inputs"]) -> Float[Tensor, "batch hidden points"]:
+        """phi(W1 x) of all students."""
         self._check_inputs(x)
-        drive = self.weight1 @ x.mT
-        hidden = self._activate(drive)
-        return Response(drive, hidden, self.weight2 @ hidden)
+        return self._activate(self.weight1 @ x.mT)
 
     def directions(
         self,
@@ -185,15 +175,14 @@ class TwoLayerTeacherStudent(nn.Module):
             Fixed matrices in the place of W2^T: direct feedback alignment.
         """
         points = x.shape[-2]
-        drive, hidden, output_drive = self.respond(x)
-        output = self._activate(output_drive)
+        hidden = self.hidden_activity(x)
+        output = self._activate(self.weight2 @ hidden)
         error = output - targets.mT
         loss = error.square().mean((1, 2)) / 2
         if self.output_derivative:
-            error = error * self._slope(output_drive, output)
+            error = self._times_slope(error, output)
         returned = (self.weight2.mT if feedback is None else feedback) @ error
-        if self.nonlinearity != "linear":
-            returned = returned * self._slope(drive, hidden)
+        returned = self._times_slope(returned, hidden)
         return Directions(returned @ x / points, error @ hidden.mT / points, loss)
 
     def population_directions(
@@ -228,10 +217,13 @@ class TwoLayerTeacherStudent(nn.Module):
             return drive
         return drive.tanh() if self.nonlinearity == "tanh" else drive.relu()
 
-    def _slope(self, drive: Tensor, activity: Tensor) -> Tensor:
+    def _times_slope(self, signal: Tensor, activity: Tensor) -> Tensor:
+        """signal * phi'(drive), from phi(drive): PyTorch's own backward kernels, one pass over memory."""
+        if self.nonlinearity == "linear":
+            return signal
         if self.nonlinearity == "tanh":
-            return 1 - activity.square()
-        return (drive > 0).to(drive) if self.nonlinearity == "relu" else torch.ones_like(drive)
+            return torch.ops.aten.tanh_backward(signal, activity)
+        return torch.ops.aten.threshold_backward(signal, activity, 0)
 
 
 def gaussian_inputs(

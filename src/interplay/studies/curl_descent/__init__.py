@@ -38,7 +38,10 @@ class Config(StudyConfig):
         (1.0, 0.4), description="largest f for flipped inputs and for flipped hidden units"
     )
     eigenvalue_neurons: int = Field(800, ge=4, description="inputs + hidden of the networks whose matrix is tested")
-    grid_neurons: int = Field(400, ge=4, description="inputs + hidden of the networks trained on the grid")
+    grid_neurons: tuple[PositiveInt, PositiveInt] = Field(
+        (120, 400),
+        description="inputs + hidden of networks trained on the grid, flipped inputs and flipped hidden units",
+    )
     grid_steps: PositiveInt = Field(5000, description="most steps of training on the grid")
     grid_points: NonNegativeInt = Field(0, description="training points on the grid; 0 for the limit of many")
     neurons: int = Field(120, ge=12, description="inputs + hidden of the linear networks followed in time")
@@ -49,7 +52,7 @@ class Config(StudyConfig):
     lyapunov_steps: int = Field(4000, ge=100, description="further steps with twins for the Lyapunov exponent")
     teacher_ratio: PositiveFloat = Field(4.0, description="c of the networks that start at an unstable teacher")
     teacher_fractions: tuple[PositiveFloat, ...] = Field((0.3, 0.4, 0.5), description="their flipped fractions")
-    teacher_steps: PositiveInt = Field(40_000, description="their steps")
+    teacher_steps: PositiveInt = Field(30_000, description="their steps")
     race_inputs: PositiveInt = Field(100, description="inputs of the racing tanh networks")
     race_hidden: PositiveInt = Field(10, description="their hidden units, of which one is flipped")
     race_points: PositiveInt = Field(600, description="their training points")
@@ -57,8 +60,8 @@ class Config(StudyConfig):
     scales: tuple[PositiveFloat, ...] = Field((1.0, 2.0, 4.0), description="initial scales s of the racing students")
     main_scale: PositiveFloat = Field(2.0, description="the scale that is judged and at which the controls run")
     adam_rates: tuple[PositiveFloat, ...] = Field((1e-3, 3e-3, 1e-2), description="learning rates of Adam, a control")
-    flipped_numbers: tuple[int, ...] = Field((0, 1, 2, 4, 6, 8, 10), description="swept numbers of flipped neurons")
-    swept_points: tuple[PositiveInt, ...] = Field((150, 300, 1200), description="swept numbers of points")
+    flipped_numbers: tuple[PositiveInt, ...] = Field((2, 5, 10), description="further numbers of flipped neurons")
+    swept_points: tuple[PositiveInt, ...] = Field((150, 300, 1200), description="further numbers of points")
     lr: PositiveFloat = Field(0.1, description="step size of a pass over the points")
     probes: PositiveInt = Field(8, description="random vectors of the curl estimate")
 
@@ -71,7 +74,7 @@ study = Study(
             "ratios": 3,
             "fractions": 3,
             "eigenvalue_neurons": 60,
-            "grid_neurons": 40,
+            "grid_neurons": (40, 40),
             "grid_steps": 250,
             "neurons": 40,
             "points": 100,
@@ -84,7 +87,7 @@ study = Study(
             "race_points": 60,
             "race_horizon": 300,
             "adam_rates": (1e-2,),
-            "flipped_numbers": (0, 1, 5),
+            "flipped_numbers": (2, 5),
             "swept_points": (30,),
             "probes": 2,
         },
@@ -95,7 +98,7 @@ study = Study(
             "fractions": 21,
             "largest_fractions": (1.0, 1.0),
             "eigenvalue_neurons": 4000,
-            "grid_neurons": 220,
+            "grid_neurons": (220, 220),
             "grid_steps": 100_000,
             "grid_points": 250,
             "neurons": 220,
@@ -106,7 +109,7 @@ study = Study(
             "race_points": 2000,
             "race_horizon": 100_000,
             "scales": (0.01, 0.1, 0.5, 1.0, 2.0, 4.0, 10.0),
-            "flipped_numbers": tuple(range(11)),
+            "flipped_numbers": tuple(range(2, 11)),
             "swept_points": (50, 100, 200, 400, 600, 1000, 1500),
         },
     },
@@ -117,14 +120,15 @@ study = Study(
 @study.trial
 def trial(config: Config, seed: int) -> Iterator[Measurement]:
     on_the_grid = Points(config.grid_points, config.batch_size if config.grid_points else 0, config.lr)
-    for layer, limits, largest in zip(("input", "readout"), config.ratio_ranges, config.largest_fractions, strict=True):
+    ranges = zip(config.ratio_ranges, config.largest_fractions, config.grid_neurons, strict=True)
+    for layer, (limits, largest, neurons) in zip(("input", "readout"), ranges, strict=True):
         yield from stability_on_a_grid(
             seed,
             layer,
             np.geomspace(*limits, config.ratios).tolist(),
             np.linspace(0, largest, config.fractions).tolist(),
             eigenvalue_neurons=config.eigenvalue_neurons,
-            neurons=config.grid_neurons,
+            neurons=neurons,
             points=on_the_grid,
             steps=config.grid_steps,
         )

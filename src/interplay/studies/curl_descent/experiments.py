@@ -201,29 +201,28 @@ def from_an_unstable_teacher(
 ) -> Iterator[Measurement]:
     """Flips of either layer at a solution that they make unstable: does the loss climb, and does it come back?"""
     inputs, hidden = size_of(neurons, ratio)
-    for layer, name in LAYERS.items():
-        generator = generator_of(seed, LINEAR, 40, layer == "input")
-        teachers = TwoLayerTeacherStudent.draw(inputs, hidden, batch=len(fractions), generator=generator)
-        network = teachers.at_teacher()
-        gains = both_gains(layer, inputs, hidden, fractions)
-        rule = LearningRule(gains1=gains[0], gains2=gains[1])
-        x = points.draw(inputs, generator)
-        losses, done = [], 0
-        for stop in np.unique(np.geomspace(20, steps, 16).astype(int)).tolist():
-            matrix = stability_matrix(network.weight1.detach(), network.weight2.detach(), *gains)
-            for fraction, smallest in zip(fractions, torch.linalg.eigvalsh(matrix)[:, 0].tolist(), strict=True):
-                condition = f"{name}, c = {ratio:g}"
-                yield Measurement(condition, "smallest eigenvalue", smallest, step=done, item=f"f = {fraction:g}")
-            losses.append(points.train(network, x, stop - done, rule, generator=generator).loss[: stop - done])
-            done = stop
-        loss = torch.cat(losses)
-        for index, fraction in enumerate(fractions):
-            condition, item = f"{name}, c = {ratio:g}", f"f = {fraction:g}"
-            peak = (loss[:, index].max() / loss[0, index]).log10().item()
-            final = loss[-1, index].clamp(min=RESOLUTION).log10().item()
-            yield Measurement(condition, "log10 of peak / start, from the teacher", peak, item=item)
-            yield Measurement(condition, "log10 of final loss, from the teacher", final, item=item)
-            yield from curve(condition, "loss from the teacher", loss[:, index], item)
+    generator = generator_of(seed, LINEAR, 40)
+    cells = [(name, layer, fraction) for layer, name in LAYERS.items() for fraction in fractions]
+    labels = [(f"{name}, c = {ratio:g}", f"f = {fraction:g}") for name, _, fraction in cells]
+    network = TwoLayerTeacherStudent.draw(inputs, hidden, batch=len(cells), generator=generator).at_teacher()
+    x = points.draw(inputs, generator)
+    gains1 = gains_of(inputs, [fraction if layer == "input" else 0.0 for _, layer, fraction in cells])
+    gains2 = gains_of(hidden, [fraction if layer == "readout" else 0.0 for _, layer, fraction in cells])
+    losses, done = [], 0
+    for stop in np.unique(np.geomspace(20, steps, 16).astype(int)).tolist():
+        matrix = stability_matrix(network.weight1.detach(), network.weight2.detach(), gains1, gains2)
+        for (condition, item), smallest in zip(labels, torch.linalg.eigvalsh(matrix)[:, 0].tolist(), strict=True):
+            yield Measurement(condition, "smallest eigenvalue", smallest, step=done, item=item)
+        rule = LearningRule(gains1=gains1, gains2=gains2)
+        losses.append(points.train(network, x, stop - done, rule, generator=generator).loss[: stop - done])
+        done = stop
+    loss = torch.cat(losses)
+    for index, (condition, item) in enumerate(labels):
+        peak = (loss[:, index].max() / loss[0, index]).log10().item()
+        final = loss[-1, index].clamp(min=RESOLUTION).log10().item()
+        yield Measurement(condition, "log10 of peak / start, from the teacher", peak, item=item)
+        yield Measurement(condition, "log10 of final loss, from the teacher", final, item=item)
+        yield from curve(condition, "loss from the teacher", loss[:, index], item)
 
 
 @dataclass(frozen=True)
@@ -305,6 +304,9 @@ def race(track: Race, scales: Sequence[float], main: float, adam_rates: Sequence
         yield Measurement(name, "reached the level", steps < track.horizon, x=scale)
         if scale == main:
             yield from curve(name, "loss of the race", run.loss[:, index])
+            if name in ("GD", "curl"):  # the first entries of the sweeps
+                yield Measurement(name, f"{metric} by points", steps, x=track.points)
+                yield Measurement(name, f"{metric} by flipped neurons", steps, x=float(name == "curl"))
     for name, steps in zip(
         ("DFA", "DFA, flipped"), track.steps(track.run([main] * 2, [0, 1], random_feedback=True)), strict=True
     ):
@@ -315,11 +317,10 @@ def race(track: Race, scales: Sequence[float], main: float, adam_rates: Sequence
 
 
 def sweeps(track: Race, main: float, numbers: Sequence[int], points: Sequence[int]) -> Iterator[Measurement]:
-    """The same at the main scale with more flipped neurons, and with fewer or more points."""
+    """The same start with more flipped neurons, and the same networks with fewer or more points."""
     metric = f"steps to {track.level:g}"
-    run = track.run([main] * len(numbers), numbers)
-    for number, steps in zip(numbers, track.steps(run), strict=True):
-        yield Measurement("GD" if number == 0 else "curl", f"{metric} by flipped neurons", steps, x=number)
+    for number, steps in zip(numbers, track.steps(track.run([main] * len(numbers), numbers)), strict=True):
+        yield Measurement("curl", f"{metric} by flipped neurons", steps, x=number)
     for size in points:
         for name, steps in zip(("GD", "curl"), track.steps(track.run([main] * 2, [0, 1], points=size)), strict=True):
             yield Measurement(name, f"{metric} by points", steps, x=size)
