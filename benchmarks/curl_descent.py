@@ -24,7 +24,7 @@ from interplay.dynamics.curl_descent import (
     simulate,
 )
 
-INPUTS, HIDDEN, POINTS, MINIBATCH, NETWORKS = 110, 110, 250, 10, 40
+INPUTS, HIDDEN, POINTS, MINIBATCH, NETWORKS, PASSES = 110, 110, 250, 10, 40, 20
 Array = NDArray[np.float64]
 
 
@@ -72,7 +72,7 @@ def against_loops(directory: Path | None) -> list[str]:
     points = list(x.numpy())
     random = np.random.default_rng(0)
 
-    def ours(batch: int | None, chosen: slice = slice(None), passes: int = 4) -> None:
+    def ours(batch: int | None, chosen: slice = slice(None), passes: int = PASSES) -> None:
         networks = network.select(torch.arange(NETWORKS)[chosen])
         rule = LearningRule(0.1 * (batch or POINTS) / POINTS, gains1=gains[chosen])
         simulate(networks, x, passes, rule, batch_size=batch, generator=generator)
@@ -90,7 +90,7 @@ def against_loops(directory: Path | None) -> list[str]:
                 gains[index].numpy(),
                 np.ones(HIDDEN),
             )
-            loop.run(4, batch, 0.1 * batch / POINTS, random)
+            loop.run(PASSES, batch, 0.1 * batch / POINTS, random)
 
     def authors(batch: int) -> None:
         for index in range(NETWORKS):
@@ -107,7 +107,7 @@ def against_loops(directory: Path | None) -> list[str]:
                 points,
                 points[:1],
                 batch,
-                4,
+                PASSES,
                 None,
                 0.1 * batch / POINTS,
                 "GD",
@@ -130,7 +130,7 @@ def against_loops(directory: Path | None) -> list[str]:
         if directory is not None:
             alternatives["official code, same batches"] = lambda batch=batch: authors(batch or POINTS)
             alternatives[f"official code, minibatches of {MINIBATCH}"] = lambda: authors(MINIBATCH)
-        title = f"4 x {work}, {NETWORKS} linear networks, N + M = {INPUTS + HIDDEN}"
+        title = f"{PASSES} x {work}, {NETWORKS} linear networks, N + M = {INPUTS + HIDDEN}"
         rows += compare(title, alternatives, repeats=5).rows()
     return rows
 

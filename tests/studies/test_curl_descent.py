@@ -88,9 +88,10 @@ def test_frozen_and_noisy_racers_are_neither_plain_nor_flipped():
 
 
 def test_the_sweeps_begin_with_the_race():
-    rows = [*race(TRACK, [2.0], 2.0, [1e-2]), *sweeps(TRACK, 2.0, [2], [20])]
+    rows = [*race(TRACK, [2.0], 2.0, [1e-2], 2), *sweeps(TRACK, 2.0, [2], [20])]
     table = tabulate(rows, 0)
-    steps = table[table["metric"] == "steps to 0.001"].set_index("condition")["value"]
+    first = table[(table["metric"] == "steps to 0.001") & (table["item"] == "draw 0")]
+    steps = first.set_index("condition")["value"]
     flipped = table[table["metric"] == "steps to 0.001 by flipped neurons"].set_index("x")["value"]
     points = table[table["metric"] == "steps to 0.001 by points"].set_index(["condition", "x"])["value"]
     assert flipped[0] == steps["GD"] == points["GD", 40]

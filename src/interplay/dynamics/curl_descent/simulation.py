@@ -179,13 +179,12 @@ def simulate(
 
 
 class _Teaching:
-    """Inputs with the teachers' answers, or, where a linear network learns from all points, their covariance."""
+    """Inputs with the teachers' answers; for linear networks the covariance of the inputs says all but minibatches."""
 
     def __init__(
         self, network: TwoLayerTeacherStudent, inputs: Inputs, feedback: Tensor | None, *, whole: bool
     ) -> None:
         self.network, self.feedback = network, feedback
-        self.x: Tensor | None = None
         self.covariance: Tensor | float | None = None
         if not isinstance(inputs, Tensor):
             if network.nonlinearity != "linear" or not whole or not inputs > 0:
@@ -195,21 +194,25 @@ class _Teaching:
                 )
             self.covariance = float(inputs)
         else:
-            self.targets = network.targets(inputs)
             self.x = inputs
-            if whole and network.nonlinearity == "linear" and inputs.shape[-2] > network.inputs:
+            if network.nonlinearity == "linear" and inputs.shape[-2] > network.inputs:
+                network.check_inputs(inputs)
                 self.covariance = inputs.mT @ inputs / inputs.shape[-2]
+            if self.covariance is None or not whole:
+                self.targets = network.targets(inputs)
         if self.covariance is not None:
             self.teacher = network.teacher_weight2 @ network.teacher_weight1
 
     def directions(self, points: Tensor | None = None) -> Directions:
+        if points is not None:
+            return self.network.directions(self.x[..., points, :], self.targets[:, points], self.feedback)
         if self.covariance is not None:
             return self.network.population_directions(self.teacher, self.covariance, self.feedback)
-        if points is None:
-            return self.network.directions(self.x, self.targets, self.feedback)
-        return self.network.directions(self.x[..., points, :], self.targets[:, points], self.feedback)
+        return self.network.directions(self.x, self.targets, self.feedback)
 
     def loss(self) -> Tensor:
+        if self.covariance is not None:
+            return self.network.population_loss(self.teacher, self.covariance)
         return (self.network(self.x) - self.targets).square().mean((1, 2)) / 2
 
     def minibatches(self, size: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:

@@ -148,7 +148,7 @@ class TwoLayerTeacherStudent(nn.Module):
 
     def targets(self, x: Float[Tensor, "*batch points inputs"]) -> Float[Tensor, "batch points outputs"]:
         """Outputs of all teachers."""
-        self._check_inputs(x)
+        self.check_inputs(x)
         hidden = self._activate(self.teacher_weight1 @ x.mT)
         return self._activate(self.teacher_weight2 @ hidden).mT
 
@@ -156,9 +156,17 @@ class TwoLayerTeacherStudent(nn.Module):
         """Half the mean squared error over points and outputs, one number a network."""
         return (self(x) - self.targets(x)).square().mean((1, 2)) / 2
 
+    def check_inputs(self, x: Tensor) -> None:
+        """Refuse inputs that do not fit the networks, with a ValueError."""
+        if x.shape[-1] != self.inputs or x.dim() not in (2, 3) or (x.dim() == 3 and len(x) != len(self.weight1)):
+            raise ValueError(
+                f"inputs must have shape (points, {self.inputs}) or ({len(self.weight1)}, points, {self.inputs}); "
+                f"got {tuple(x.shape)}"
+            )
+
     def hidden_activity(self, x: Float[Tensor, "*batch points inputs"]) -> Float[Tensor, "batch hidden points"]:
         """phi(W1 x) of all students."""
-        self._check_inputs(x)
+        self.check_inputs(x)
         return self._activate(self.weight1 @ x.mT)
 
     def directions(
@@ -174,16 +182,16 @@ class TwoLayerTeacherStudent(nn.Module):
         feedback
             Fixed matrices in the place of W2^T: direct feedback alignment.
         """
-        points = x.shape[-2]
         hidden = self.hidden_activity(x)
         output = self._activate(self.weight2 @ hidden)
         error = output - targets.mT
         loss = error.square().mean((1, 2)) / 2
+        error = error / x.shape[-2]
         if self.output_derivative:
             error = self._times_slope(error, output)
         returned = (self.weight2.mT if feedback is None else feedback) @ error
         returned = self._times_slope(returned, hidden)
-        return Directions(returned @ x / points, error @ hidden.mT / points, loss)
+        return Directions(returned @ x, error @ hidden.mT, loss)
 
     def population_directions(
         self,
@@ -199,18 +207,18 @@ class TwoLayerTeacherStudent(nn.Module):
             Product of the teachers' weights.
         """
         difference = self.weight2 @ self.weight1 - teacher
-        weighted = difference * covariance if isinstance(covariance, float) else difference @ covariance
-        loss = (difference * weighted).sum((1, 2)) / (2 * difference.shape[1])
+        weighted, loss = _weighted(difference, covariance)
         returned = self.weight2.mT if feedback is None else feedback
         outer = returned * weighted if len(weighted[0]) == 1 else returned @ weighted  # the same for one output, faster
         return Directions(outer, weighted @ self.weight1.mT, loss)
 
-    def _check_inputs(self, x: Tensor) -> None:
-        if x.shape[-1] != self.inputs or x.dim() not in (2, 3) or (x.dim() == 3 and len(x) != len(self.weight1)):
-            raise ValueError(
-                f"inputs must have shape (points, {self.inputs}) or ({len(self.weight1)}, points, {self.inputs}); "
-                f"got {tuple(x.shape)}"
-            )
+    def population_loss(
+        self,
+        teacher: Float[Tensor, "batch outputs inputs"],
+        covariance: Float[Tensor, "*batch inputs inputs"] | float,
+    ) -> Float[Tensor, " batch"]:
+        """The loss alone."""
+        return _weighted(self.weight2 @ self.weight1 - teacher, covariance)[1]
 
     def _activate(self, drive: Tensor) -> Tensor:
         if self.nonlinearity == "linear":
@@ -231,6 +239,12 @@ def gaussian_inputs(
 ) -> Float[Tensor, "points inputs"]:
     """Points with independent normal entries of variance 1/2, as published."""
     return torch.randn(points, inputs, dtype=dtype, generator=generator) / 2**0.5
+
+
+def _weighted(difference: Tensor, covariance: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Difference of the linear maps times the covariance, and half its mean square over the inputs."""
+    weighted = difference * covariance if isinstance(covariance, float) else difference @ covariance
+    return weighted, (difference * weighted).sum((1, 2)) / (2 * difference.shape[1])
 
 
 def _check_shapes(weight1: Tensor, weight2: Tensor, teacher1: Tensor, teacher2: Tensor) -> None:

@@ -227,7 +227,7 @@ def from_an_unstable_teacher(
 
 @dataclass(frozen=True)
 class Race:
-    """Tanh networks that learn from random weights until the loss is below a level."""
+    """Tanh networks that learn from random weights until the loss is below a level; `draw` numbers those of a seed."""
 
     seed: int
     inputs: int
@@ -236,6 +236,7 @@ class Race:
     lr: float
     horizon: int
     level: float = 1e-3
+    draw: int = 0
 
     def run(
         self,
@@ -249,7 +250,7 @@ class Race:
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
     ) -> Run:
         """One network a scale: all start from one draw of teacher, student and points, scaled."""
-        generator = generator_of(self.seed, RACE)
+        generator = generator_of(self.seed, RACE, self.draw)
         count = len(scales)
         network = TwoLayerTeacherStudent.draw(
             self.inputs,
@@ -284,46 +285,54 @@ class Race:
             stop_below=self.level,
         )
 
-    def steps(self, run: Run) -> list[float]:
-        return run.steps_to(self.level, self.horizon).tolist()
+    def report(self, names: Sequence[str], run: Run, what: str, x: Sequence[float]) -> Iterator[Measurement]:
+        """Steps to the level of each network, the horizon if it was not reached."""
+        for name, steps, value in zip(names, run.steps_to(self.level, self.horizon).tolist(), x, strict=True):
+            yield Measurement(name, what, steps, x=value, item=f"draw {self.draw}")
 
 
-def race(track: Race, scales: Sequence[float], main: float, adam_rates: Sequence[float]) -> Iterator[Measurement]:
-    """Steps to the level with and without one flipped neuron, and the controls at the main scale."""
-    metric = f"steps to {track.level:g}"
-    pairs = [scale for scale in scales for _ in range(2)]
-    run = track.run(
-        [*pairs, main, main],
-        [*[0, 1] * len(scales), 1, 1],
-        frozen=[*[False] * len(pairs), True, False],
-        noisy=[*[False] * len(pairs), False, True],
-    )
-    names = [*["GD", "curl"] * len(scales), "frozen", "noise"]
-    for index, (name, scale, steps) in enumerate(zip(names, [*pairs, main, main], track.steps(run), strict=True)):
-        yield Measurement(name, metric, steps, x=scale)
-        yield Measurement(name, "reached the level", steps < track.horizon, x=scale)
-        if scale == main:
-            yield from curve(name, "loss of the race", run.loss[:, index])
-            if name in ("GD", "curl"):  # the first entries of the sweeps
-                yield Measurement(name, f"{metric} by points", steps, x=track.points)
-                yield Measurement(name, f"{metric} by flipped neurons", steps, x=float(name == "curl"))
-    for name, steps in zip(
-        ("DFA", "DFA, flipped"), track.steps(track.run([main] * 2, [0, 1], random_feedback=True)), strict=True
-    ):
-        yield Measurement(name, metric, steps, x=main)
+STEPS = "steps to 0.001"
+BY_NUMBER, BY_POINTS = f"{STEPS} by flipped neurons", f"{STEPS} by points"
+RULES = ("GD", "curl", "frozen", "noise")
+
+
+def race(
+    track: Race, scales: Sequence[float], main: float, adam_rates: Sequence[float], draws: int
+) -> Iterator[Measurement]:
+    """Steps to the level with and without one flipped neuron, at all scales, and the controls at the main one."""
+    if others := [scale for scale in scales if scale != main]:
+        pairs = [scale for scale in others for _ in range(2)]
+        run = track.run(pairs, [0, 1] * len(others))
+        yield from track.report(["GD", "curl"] * len(others), run, STEPS, pairs)
+    frozen, noisy = [[name == kind for name in RULES] for kind in ("frozen", "noise")]
+    for draw in range(draws):
+        again = replace(track, draw=draw)
+        run = again.run([main] * 4, [0, 1, 1, 1], frozen=frozen, noisy=noisy)
+        yield from again.report(RULES, run, STEPS, [main] * 4)
+        if draw == 0:
+            for index, name in enumerate(RULES):
+                yield from curve(name, "loss of the race", run.loss[:, index])
+            # the first entries of the sweeps
+            yield from again.report(RULES[:2], first_two(run), BY_NUMBER, [0, 1])
+            yield from again.report(RULES[:2], first_two(run), BY_POINTS, [track.points] * 2)
+    run = track.run([main] * 2, [0, 1], random_feedback=True)
+    yield from track.report(["DFA", "DFA, flipped"], run, STEPS, [main] * 2)
     for rate in adam_rates:
-        adam = track.run([main], [0], optimizer=lambda weights, rate=rate: torch.optim.Adam(weights, lr=rate))
-        yield Measurement("Adam", metric, track.steps(adam)[0], x=main, item=f"lr = {rate:g}")
+        run = track.run([main], [0], optimizer=lambda weights, rate=rate: torch.optim.Adam(weights, lr=rate))
+        yield from track.report([f"Adam, {rate:g}"], run, STEPS, [main])
 
 
 def sweeps(track: Race, main: float, numbers: Sequence[int], points: Sequence[int]) -> Iterator[Measurement]:
     """The same start with more flipped neurons, and the same networks with fewer or more points."""
-    metric = f"steps to {track.level:g}"
-    for number, steps in zip(numbers, track.steps(track.run([main] * len(numbers), numbers)), strict=True):
-        yield Measurement("curl", f"{metric} by flipped neurons", steps, x=number)
+    run = track.run([main] * len(numbers), numbers)
+    yield from track.report(["curl"] * len(numbers), run, BY_NUMBER, numbers)
     for size in points:
-        for name, steps in zip(("GD", "curl"), track.steps(track.run([main] * 2, [0, 1], points=size)), strict=True):
-            yield Measurement(name, f"{metric} by points", steps, x=size)
+        run = track.run([main] * 2, [0, 1], points=size)
+        yield from track.report(["GD", "curl"], run, BY_POINTS, [size] * 2)
+
+
+def first_two(run: Run) -> Run:
+    return replace(run, loss=run.loss[:, :2])
 
 
 def curl_of_the_field(seed: int, inputs: int, hidden: int, probes: int) -> Iterator[Measurement]:

@@ -99,7 +99,7 @@ def draw_teacher(axes: Axes, measurements: DataFrame) -> None:
     for layer, condition, item in paths_from_the_teacher(measurements):
         draw_curve(axes, median_curve(measurements, "loss from the teacher", condition, item), COLOURS[layer], layer)
     axes.set(xscale="log", yscale="log", xlabel="step", ylabel="loss, median and range of seeds")
-    axes.set_title(f"From an unstable solution, {title_of(measurements)}")
+    axes.set_title(f"From unstable solutions, {title_of(measurements)}")
     axes.legend(loc="upper left")
 
 
@@ -108,8 +108,8 @@ def draw_eigenvalue(axes: Axes, measurements: DataFrame) -> None:
         draw_curve(axes, median_curve(measurements, "smallest eigenvalue", condition, item), COLOURS[layer], layer)
     axes.axhline(0, color="black", linewidth=0.8, linestyle=":")
     axes.set(xscale="log", xlabel="step", ylabel="smallest eigenvalue of K")
-    axes.set_title(f"Stability along the way, {title_of(measurements)}")
-    axes.legend(loc="lower left")
+    axes.set_title("Stability along the way")
+    axes.legend(loc="upper left", bbox_to_anchor=(0, 0.85))
 
 
 def paths_from_the_teacher(measurements: DataFrame) -> list[tuple[str, str, str]]:
@@ -121,7 +121,7 @@ def paths_from_the_teacher(measurements: DataFrame) -> list[tuple[str, str, str]
 
 def title_of(measurements: DataFrame) -> str:
     _, condition, item = paths_from_the_teacher(measurements)[0]
-    return f"{condition.partition(', ')[2]}, {item}"
+    return f"{condition.partition(', ')[2]}".replace(" ", "") + f", {item}".replace(" = ", "=")
 
 
 def draw_race(axes: Axes, measurements: DataFrame) -> None:
@@ -134,17 +134,16 @@ def draw_race(axes: Axes, measurements: DataFrame) -> None:
 
 
 def draw_controls(axes: Axes, measurements: DataFrame) -> None:
-    rows = measurements[measurements["metric"] == "steps to 0.001"].copy()
+    rows = measurements[measurements["metric"] == "steps to 0.001"]
     main = rows.loc[rows["condition"] == "frozen", "x"].iloc[0]
     rows = rows[rows["x"] == main]
-    rows["name"] = rows["condition"].str.cat(rows["item"].radd(", ").fillna(""))
-    order = list(dict.fromkeys(rows["name"]))
+    order = list(dict.fromkeys(rows["condition"]))
     for position, name in enumerate(order):
-        values = rows.loc[rows["name"] == name, "value"]
+        values = rows.loc[rows["condition"] == name, "value"]
         colour = COLOURS.get(name, "black")
-        axes.plot(values, np.full(len(values), position), "o", color=colour, alpha=0.45, markersize=4)
+        axes.plot(values, np.full(len(values), position), "o", color=colour, alpha=0.35, markersize=3.5)
         axes.plot(values.mean(), position, "|", color=colour, markersize=18, markeredgewidth=2)
-    axes.set(xscale="log", xlabel="steps to a loss of 0.001, seeds and mean")
+    axes.set(xscale="log", xlabel="steps to a loss of 0.001, networks and mean")
     axes.set_yticks(range(len(order)), order)
     axes.invert_yaxis()
     axes.set_title("The same start, other rules")
@@ -156,7 +155,7 @@ def draw_ratios(axes: Axes, measurements: DataFrame, metric: str, label: str) ->
     positions = sorted(rows.loc[rows["condition"] == "curl", "x"].unique())
     for x in positions:
         chosen = rows[rows["x"].eq(x) | (rows["condition"].eq("GD") & ~rows["x"].isin(positions))].assign(x=x)
-        estimate = ratio(metric, "GD", "curl", where={"x": x}).estimate(chosen)
+        estimate = ratio(metric, "GD", "curl", where={"x": x}, unit=("seed", "item")).estimate(chosen)
         low, high = np.nan_to_num([estimate.low, estimate.high], nan=estimate.effect)
         axes.plot([x, x], [low, high], color=BLUE, linewidth=1.2)
         axes.plot(x, estimate.effect, "o", color=BLUE)
