@@ -125,11 +125,11 @@ def against_loops(directory: Path | None) -> list[str]:
             "simulate, all at once": lambda batch=batch: ours(batch),
             "simulate, one by one": lambda batch=batch: one_by_one(batch),
             "numpy loop, same batches": lambda batch=batch: plain(batch or POINTS),
-            f"numpy loop, minibatches of {MINIBATCH}": lambda: plain(MINIBATCH),
         }
         if directory is not None:
             alternatives["official code, same batches"] = lambda batch=batch: authors(batch or POINTS)
-            alternatives[f"official code, minibatches of {MINIBATCH}"] = lambda: authors(MINIBATCH)
+            if batch is None:
+                alternatives[f"official code as published, minibatches of {MINIBATCH}"] = lambda: authors(MINIBATCH)
         title = f"{PASSES} x {work}, {NETWORKS} linear networks, N + M = {INPUTS + HIDDEN}"
         rows += compare(title, alternatives, repeats=5).rows()
     return rows
