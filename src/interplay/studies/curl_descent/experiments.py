@@ -208,14 +208,15 @@ def from_an_unstable_teacher(
     x = points.draw(inputs, generator)
     gains1 = gains_of(inputs, [fraction if layer == "input" else 0.0 for _, layer, fraction in cells])
     gains2 = gains_of(hidden, [fraction if layer == "readout" else 0.0 for _, layer, fraction in cells])
-    losses, done = [], 0
-    for stop in np.unique(np.geomspace(20, steps, 16).astype(int)).tolist():
+    rule = LearningRule(gains1=gains1, gains2=gains2)
+    stops = [0, *np.unique(np.geomspace(20, steps, 16).astype(int)).tolist()]
+    losses = []
+    for start, stop in zip(stops, [*stops[1:], None], strict=True):
         matrix = stability_matrix(network.weight1.detach(), network.weight2.detach(), gains1, gains2)
         for (condition, item), smallest in zip(labels, torch.linalg.eigvalsh(matrix)[:, 0].tolist(), strict=True):
-            yield Measurement(condition, "smallest eigenvalue", smallest, step=done, item=item)
-        rule = LearningRule(gains1=gains1, gains2=gains2)
-        losses.append(points.train(network, x, stop - done, rule, generator=generator).loss[: stop - done])
-        done = stop
+            yield Measurement(condition, "smallest eigenvalue", smallest, step=start, item=item)
+        if stop is not None:
+            losses.append(points.train(network, x, stop - start, rule, generator=generator).loss[:-1])
     loss = torch.cat(losses)
     for index, (condition, item) in enumerate(labels):
         peak = (loss[:, index].max() / loss[0, index]).log10().item()

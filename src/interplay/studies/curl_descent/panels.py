@@ -130,7 +130,7 @@ def draw_race(axes: Axes, measurements: DataFrame) -> None:
     axes.axhline(1e-3, color="black", linewidth=0.8, linestyle=":")
     axes.set(xscale="log", yscale="log", xlabel="step", ylabel="loss, median and range of seeds")
     axes.set_title("Tanh networks started at twice the scale")
-    axes.legend(loc="lower left")
+    axes.legend(loc="upper right")
 
 
 def draw_controls(axes: Axes, measurements: DataFrame) -> None:
@@ -143,7 +143,7 @@ def draw_controls(axes: Axes, measurements: DataFrame) -> None:
         colour = COLOURS.get(name, "black")
         axes.plot(values, np.full(len(values), position), "o", color=colour, alpha=0.35, markersize=3.5)
         axes.plot(values.mean(), position, "|", color=colour, markersize=18, markeredgewidth=2)
-    axes.set(xscale="log", xlabel="steps to a loss of 0.001, networks and mean")
+    axes.set(xscale="log", xlabel="steps to a loss of 0.001")
     axes.set_yticks(range(len(order)), order)
     axes.invert_yaxis()
     axes.set_title("The same start, other rules")
