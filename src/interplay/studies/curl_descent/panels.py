@@ -129,8 +129,9 @@ def draw_race(axes: Axes, measurements: DataFrame) -> None:
         draw_curve(axes, median_curve(measurements, "loss of the race", name), COLOURS[name], label)
     axes.axhline(1e-3, color="black", linewidth=0.8, linestyle=":")
     axes.set(xscale="log", yscale="log", xlabel="step", ylabel="loss, median and range of seeds")
+    axes.set_ylim(bottom=1e-4)  # room for the legend
     axes.set_title("Tanh networks started at twice the scale")
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower left")
 
 
 def draw_controls(axes: Axes, measurements: DataFrame) -> None:
