@@ -1,1 +1,1 @@
-"""Spiking neurons and circuits."""
+"""Networks of spiking neurons."""

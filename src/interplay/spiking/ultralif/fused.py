@@ -134,18 +134,14 @@ def _lifted(
     for tensor, dim, target in zip(tensors, dims, targets, strict=True):
         assert tensor is not None
         if dim is None:
-            tensor = tensor.unsqueeze(target).expand(
-                *tensor.shape[:target], info.batch_size, *tensor.shape[target:]
-            )
+            tensor = tensor.unsqueeze(target).expand(*tensor.shape[:target], info.batch_size, *tensor.shape[target:])
         else:
             tensor = tensor.movedim(dim, target)
         lifted.append(tensor)
     return lifted
 
 
-def _lifted_scalars(
-    dims: tuple[int | None, ...], scalars: tuple[Tensor | None, ...], ndim: int
-) -> list[Tensor | None]:
+def _lifted_scalars(dims: tuple[int | None, ...], scalars: tuple[Tensor | None, ...], ndim: int) -> list[Tensor | None]:
     """Let one scalar for each copy broadcast to (copies, batch, ...), which has `ndim` dimensions."""
     return [
         scalar if scalar is None or dim is None else scalar.movedim(dim, 0).reshape(-1, *[1] * (ndim - 1))
