@@ -56,7 +56,11 @@ NEURONS = {
     "SigmaLIF": lambda: SigmaLIF(),
 }
 every_neuron = pytest.mark.parametrize("name", NEURONS)
-FUSED = ("UltraLIF", "UltraPLIF", "UltraLIF_DS", "UltraPLIF_DS", "ablation UltraLIF", "ablation UltraPLIF")
+FUSED = {
+    **{name: NEURONS[name] for name in ("UltraLIF", "UltraPLIF", "UltraLIF_DS", "UltraPLIF_DS")},
+    **{name: NEURONS[name] for name in ("ablation UltraLIF", "ablation UltraPLIF", "UltraDLIF", "UltraDPLIF")},
+    "UltraDPLIF, threshold": lambda: UltraDLIF(4, learn_decay=True, threshold=0.4),
+}
 
 
 def closed_form(units: int, steps: int = 50) -> torch.Tensor:
@@ -234,7 +238,7 @@ class Sequence(nn.Module):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    name=st.sampled_from(FUSED),
+    name=st.sampled_from(list(FUSED)),
     steps=st.integers(1, 6),
     scale=st.sampled_from([0.1, 3.0, 100.0]),
     wanted=st.sampled_from(["spikes", "state", "both"]),
@@ -242,15 +246,15 @@ class Sequence(nn.Module):
 )
 def test_the_fused_sequence_has_the_gradients_of_the_plain_loop(name, steps, scale, wanted, seed):
     def gradients(run):
-        neuron = NEURONS[name]().double()
-        current = (scale * randn(steps, 2, 3, seed=seed)).requires_grad_()
-        state = randn(2, 3, seed=seed + 1).requires_grad_()
+        neuron = FUSED[name]().double()
+        current = (scale * randn(steps, 2, 4, seed=seed)).requires_grad_()
+        state = randn(2, 4, seed=seed + 1).requires_grad_()
         spikes, last = run(neuron, current, state)
         loss = 0.0
         if wanted != "state":
-            loss = loss + (spikes * randn(steps, 2, 3, seed=seed + 2)).sum()
+            loss = loss + (spikes * randn(steps, 2, 4, seed=seed + 2)).sum()
         if wanted != "spikes":
-            loss = loss + (last * randn(2, 3, seed=seed + 3)).sum()
+            loss = loss + (last * randn(2, 4, seed=seed + 3)).sum()
         loss.backward()
         return current.grad, state.grad, [p.grad for p in neuron.parameters()]
 
@@ -259,14 +263,15 @@ def test_the_fused_sequence_has_the_gradients_of_the_plain_loop(name, steps, sca
 
 
 def test_the_fused_sequence_keeps_its_inputs_and_refuses_a_second_derivative():
-    neuron, current, state = UltraLIF(), torch.randn(3, 2, 4).requires_grad_(), torch.zeros(2, 4)
-    before = current.detach().clone()
-    spikes, _ = neuron.sequence(current, state)
-    (first,) = torch.autograd.grad(spikes.sum(), current, create_graph=True)
-    assert torch.equal(current.detach(), before)
-    assert not state.any()
-    with pytest.raises(RuntimeError, match=r"no second derivative; loop over step\(\)"):
-        first.sum().backward()
+    for neuron in (UltraLIF(), UltraDLIF(4)):
+        current, state = torch.randn(3, 2, 4).requires_grad_(), torch.zeros(2, 4)
+        before = current.detach().clone()
+        spikes, _ = neuron.sequence(current, state)
+        (first,) = torch.autograd.grad(spikes.sum(), current, create_graph=True)
+        assert torch.equal(current.detach(), before)
+        assert not state.any()
+        with pytest.raises(RuntimeError, match=r"no second derivative; loop over step\(\)"):
+            first.sum().backward()
 
 
 def test_counts_of_thousands_leave_everything_finite():
@@ -306,10 +311,11 @@ def test_networks_at_once_are_networks_one_by_one(name):
 
 
 def test_currents_at_once_are_currents_one_by_one():
-    neuron, currents = UltraLIF(learn_decay=True).double(), randn(3, 5, 2, 4)
-    spikes, states = vmap(neuron.sequence)(currents)
-    for current, fired, state in zip(currents, spikes, states, strict=True):
-        assert_close((fired, state), neuron.sequence(current))
+    currents = randn(3, 5, 2, 4)
+    for neuron in (UltraLIF(learn_decay=True).double(), UltraDLIF(4, learn_decay=True).double()):
+        spikes, states = vmap(neuron.sequence)(currents)
+        for current, fired, state in zip(currents, spikes, states, strict=True):
+            assert_close((fired, state), neuron.sequence(current))
 
 
 # --- the house's rules ------------------------------------------------------------------------------------------------

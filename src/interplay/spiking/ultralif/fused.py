@@ -1,11 +1,12 @@
-"""UltraLIF over all time steps as one node of the autograd graph, forward and backward in buffers that are reused.
+"""All time steps as one node of the autograd graph, forward and backward in buffers that are reused.
 
-In units of eps, with v = V / eps, the recursion has no temperature of its own::
+In units of eps, with v = V / eps, the recursions have no temperature of their own. UltraLIF, and UltraDLIF on a ring::
 
     i = I * inverse;  u = log(exp(v + leak) + exp(i));  s = sigmoid(gain (u - offset));  v = u (1 - s)
+    u = decay v + i;  m_i = log(exp(u_{i-1}) + exp(u_i) + exp(u_{i+1}));  s = sigmoid(m - offset);  v = u (1 - s)
 
-The forward pass keeps u, s and the weight w = sigmoid(v + leak - i) of the past in the soft maximum, which is all that
-the backward pass needs.
+The forward pass keeps u, s and, of UltraLIF, the weight w = sigmoid(v + leak - i) of the past in the soft maximum, of
+UltraDLIF m: the weights of its three terms are exponentials of differences to m.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["UltraSequence"]
+__all__ = ["RingSequence", "UltraSequence"]
+
+NO_SECOND = "the fused sequence has no second derivative; loop over step() to get one"
 
 
 class UltraSequence(torch.autograd.Function):
@@ -117,13 +120,128 @@ class _UltraGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
-        raise RuntimeError("the fused sequence has no second derivative; loop over step() to get one")
+        raise RuntimeError(NO_SECOND)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor | None) -> tuple[tuple[Tensor, ...], Any]:
         sequences = _lifted(info, in_dims[:6], inputs[:6], (1, 0, 1, 1, 1, 1))
         scalars = _lifted_scalars(in_dims[6:], inputs[6:], sequences[1].ndim)
         return _UltraGradient.apply(*sequences, *scalars), (1, 0, 0, 0, 0, 0)  # type: ignore[no-untyped-call]
+
+
+class RingSequence(torch.autograd.Function):
+    """`(current, initial, inverse, decay, offset) -> (spikes, last, u, m)`; u and m are for the backward pass.
+
+    Shapes as for `UltraSequence`; the ring runs along the last dimension.
+    """
+
+    @staticmethod
+    def forward(
+        current: Tensor, initial: Tensor, inverse: Tensor, decay: Tensor, offset: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        spikes = torch.empty_like(current, memory_format=torch.contiguous_format)
+        charged, coupled = torch.empty_like(spikes), torch.empty_like(spikes)
+        potential = initial.clone(memory_format=torch.contiguous_format)
+        left = torch.empty_like(potential)
+        right = torch.empty_like(potential)
+        for now, level, maximum, fired in zip(current, charged, coupled, spikes, strict=True):
+            torch.mul(now, inverse, out=level).add_(potential.mul_(decay))
+            torch.logaddexp(_from_left(level, out=left), _from_right(level, out=right), out=left)
+            torch.logaddexp(left, level, out=maximum)
+            torch.sigmoid(maximum if offset is None else torch.sub(maximum, offset, out=fired), out=fired)
+            torch.addcmul(level, level, fired, value=-1, out=potential)
+        return spikes, potential, charged, coupled
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        current, initial, inverse, decay, offset = inputs
+        spikes, _, charged, coupled = output
+        ctx.mark_non_differentiable(charged, coupled)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(current, initial, spikes, charged, coupled, inverse, decay, offset)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        current, initial, spikes, charged, coupled, inverse, decay, offset = ctx.saved_tensors
+        to_spikes = torch.zeros_like(spikes) if gradients[0] is None else gradients[0]
+        to_last = torch.zeros_like(initial) if gradients[1] is None else gradients[1]
+        to_current, to_initial, *scalars = _RingGradient.apply(  # type: ignore[no-untyped-call]
+            to_spikes, to_last, current, initial, spikes, charged, coupled, inverse, decay
+        )
+        results = [
+            None if scalar is None else gradient.sum_to_size(scalar.shape)
+            for gradient, scalar in zip(scalars, (inverse, decay, offset), strict=True)
+        ]
+        return to_current, to_initial, *results
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor | None) -> tuple[tuple[Tensor, ...], Any]:
+        current, initial = _lifted(info, in_dims[:2], inputs[:2], (1, 0))
+        scalars = _lifted_scalars(in_dims[2:], inputs[2:], initial.ndim)
+        return RingSequence.apply(current, initial, *scalars), (1, 0, 1, 1)  # type: ignore[no-untyped-call]
+
+
+class _RingGradient(torch.autograd.Function):
+    """The backward pass of `RingSequence`; gradients of the scalars come back unsummed, (batch, ...)."""
+
+    @staticmethod
+    def forward(
+        to_spikes: Tensor,
+        to_last: Tensor,
+        current: Tensor,
+        initial: Tensor,
+        spikes: Tensor,
+        charged: Tensor,
+        coupled: Tensor,
+        inverse: Tensor,
+        decay: Tensor,
+    ) -> tuple[Tensor, ...]:
+        to_current = torch.empty_like(spikes)
+        to_potential = to_last.clone(memory_format=torch.contiguous_format)
+        to_maximum, turned, weight = (torch.empty_like(to_potential) for _ in range(3))
+        to_inverse, to_decay, to_offset = (torch.zeros_like(to_potential) for _ in range(3))
+        for step in range(len(spikes) - 1, -1, -1):
+            level, maximum, fired = charged[step], coupled[step], spikes[step]
+            torch.addcmul(to_spikes[step], to_potential, level, value=-1, out=to_maximum)
+            torch.ops.aten.sigmoid_backward.grad_input(to_maximum, fired, grad_input=to_maximum)
+            to_offset.sub_(to_maximum)
+            to_level = to_potential.addcmul_(to_potential, fired, value=-1)
+            # A unit is a term of its own maximum and of those of the units on its two sides.
+            to_level.addcmul_(to_maximum, torch.sub(level, maximum, out=weight).exp_())
+            for turn in (_from_left, _from_right):
+                torch.sub(level, turn(maximum, out=weight), out=weight).exp_()
+                to_level.addcmul_(weight, turn(to_maximum, out=turned))
+            to_inverse.addcmul_(to_level, current[step])
+            torch.mul(to_level, inverse, out=to_current[step])
+            if step:
+                torch.addcmul(charged[step - 1], charged[step - 1], spikes[step - 1], value=-1, out=turned)
+            to_decay.addcmul_(to_level, turned if step else initial)
+            to_potential.mul_(decay)
+        return to_current, to_potential, to_inverse, to_decay, to_offset
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
+        raise RuntimeError(NO_SECOND)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor | None) -> tuple[tuple[Tensor, ...], Any]:
+        sequences = _lifted(info, in_dims[:7], inputs[:7], (1, 0, 1, 0, 1, 1, 1))
+        scalars = _lifted_scalars(in_dims[7:], inputs[7:], sequences[1].ndim)
+        return _RingGradient.apply(*sequences, *scalars), (1, 0, 0, 0, 0)  # type: ignore[no-untyped-call]
+
+
+def _from_left(x: Tensor, out: Tensor) -> Tensor:
+    """What the unit before holds, along the last dimension."""
+    return torch.cat((x[..., -1:], x[..., :-1]), -1, out=out)
+
+
+def _from_right(x: Tensor, out: Tensor) -> Tensor:
+    """What the unit after holds."""
+    return torch.cat((x[..., 1:], x[..., :1]), -1, out=out)
 
 
 def _lifted(

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interplay.primitives.neurons import State
+from interplay.spiking.ultralif.fused import RingSequence
 from interplay.spiking.ultralif.graded import GradedNeuron, LearnedDecay, Temperature
 from interplay.spiking.ultralif.maxplus import ring_soft_maximum, soft_maximum
 
@@ -124,6 +125,22 @@ class UltraDLIF(GradedNeuron):
             potential = self._coupled(state, self.decay * state) + current
             spikes = self.fire(potential)
         return spikes, potential * (1 - spikes)
+
+    def _run(self, current: Tensor, state: State) -> tuple[Tensor, State]:
+        if not self.smooth or self.coupling != "ring" or self.order != "leak_then_lse":
+            return super()._run(current, state)
+        assert isinstance(state, Tensor)
+        dtype = current.dtype
+        wide = torch.promote_types(dtype, torch.float32)
+        eps, decay = (torch.as_tensor(value, dtype=wide, device=current.device) for value in (self.eps, self.decay))
+        spikes, last, _, _ = RingSequence.apply(  # type: ignore[no-untyped-call]
+            current.to(wide),
+            state.to(wide) / eps,
+            1 / eps,
+            decay,
+            None if self.threshold == 0 else self.threshold / eps,
+        )
+        return spikes.to(dtype), (last * eps).to(dtype)
 
     def initial_state(self, current: Float[Tensor, "batch ... unit"]) -> Tensor:
         """Potential zero, after checking that the last dimension holds the layer's units."""
