@@ -1,4 +1,4 @@
-"""Two spiking networks, one in the manner of snnTorch and one in that of SpikingJelly, with UltraLIF neurons in them."""
+"""Two spiking networks, one in the manner of snnTorch and one in that of SpikingJelly, with UltraLIF in them."""
 
 import numpy as np
 import torch

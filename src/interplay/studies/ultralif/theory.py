@@ -22,6 +22,8 @@ from interplay.spiking.ultralif import (
     steepest_spike,
 )
 
+Neuron = Callable[[int], SpikingNeuron]
+
 DECAY = 0.9
 TEMPERATURES = (1.0, 0.3, 0.1, 0.03, 0.01)
 STEPS = 10
@@ -98,14 +100,12 @@ def soft_course(current: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return torch.stack(membrane), torch.stack(spikes)
 
 
-def gradients(
-    neurons: Mapping[str, Callable[[int], SpikingNeuron]], generator: torch.Generator
-) -> Iterator[Measurement]:
+def gradients(neurons: Mapping[str, Neuron], generator: torch.Generator) -> Iterator[Measurement]:
     """Gradients through ten steps of two layers against central differences, and the steepest slope of the spike."""
-    x = torch.randn(STEPS, 4, 6, generator=generator, dtype=torch.float64)
-    labels = torch.randint(3, (4,), generator=generator)
+    x = torch.randn(STEPS, 2, 4, generator=generator, dtype=torch.float64)
+    labels = torch.randint(3, (2,), generator=generator)
     for name, make in neurons.items():
-        network = _seeded_network(6, (5, 5), 3, make, generator).double()
+        network = _seeded_network(4, (5, 5), 3, make, generator).double()
         yield Measurement(name, "relative error of the gradient", gradient_error(network, x, labels))
     potential = torch.randn(UNITS, generator=generator, dtype=torch.float64)
     for eps in (0.1, *TEMPERATURES[:2], 5.0, 20.0):
@@ -137,7 +137,7 @@ def gradient_error(network: SpikingClassifier, x: Tensor, labels: Tensor) -> flo
 
 
 def vanishing(
-    neurons: Mapping[str, Callable[[int], SpikingNeuron]],
+    neurons: Mapping[str, Neuron],
     counts: Tensor,
     labels: Tensor,
     generator: torch.Generator,
@@ -147,14 +147,11 @@ def vanishing(
     classes = 1 + int(labels.max())
     for name, make in neurons.items():
         network = _seeded_network(counts.shape[-1], (64,) * layers, classes, make, generator)
-        currents: list[Tensor] = []
-        hooks = [
-            layer.register_forward_hook(lambda _module, _inputs, output: currents.append(output))
-            for layer in network.currents
-        ]
-        loss = functional.cross_entropy(network(counts.unsqueeze(0)), labels)
-        for hook in hooks:
-            hook.remove()
+        x, currents = counts.unsqueeze(0), []
+        for current, neuron in zip(network.currents, network.neurons, strict=True):
+            currents.append(current(x))
+            x = neuron(currents[-1])
+        loss = functional.cross_entropy(network.read_out([x]), labels)
         for layer, gradient in enumerate(torch.autograd.grad(loss, currents), start=1):
             silent = (gradient == 0).flatten(0, 1).all(0)
             yield Measurement(name, "share of units without gradient", float(silent.double().mean()), x=layer)
@@ -163,7 +160,7 @@ def vanishing(
 
 
 def _seeded_network(
-    inputs: int, hidden: tuple[int, ...], classes: int, make: Callable[[int], SpikingNeuron], generator: torch.Generator
+    inputs: int, hidden: tuple[int, ...], classes: int, make: Neuron, generator: torch.Generator
 ) -> SpikingClassifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())
