@@ -69,40 +69,38 @@ def draw_vanishing(axes: Axes, measurements: DataFrame) -> None:
     axes.legend()
 
 
-def draw_bars(axes: Axes, measurements: DataFrame, task: str, names: tuple[str, ...], title: str) -> None:
-    soft, hard = (summary(measurements, metric, item=task, x=1.0) for metric in ("accuracy", "hard accuracy"))
-    for offset, table, alpha, label in ((-0.2, soft, 1.0, "graded spikes"), (0.2, hard, 0.45, "hard spikes")):
-        rows = 100 * table.loc[list(names)]
-        axes.bar(
-            np.arange(len(names)) + offset,
-            rows["mean"],
-            0.38,
-            yerr=rows["half"],
-            color=[COLOURS[name] for name in names],
-            alpha=alpha,
-            label=label,
-            error_kw={"linewidth": 0.8},
-        )
-    low = 100 * float((soft["mean"] - soft["half"]).min())
-    axes.set(ylabel="test accuracy / %", ylim=(max(0.0, 0.75 * low), None))
+def draw_scores(axes: Axes, measurements: DataFrame, task: str, names: tuple[str, ...], title: str) -> None:
+    for offset, metric, filled in ((-0.12, "accuracy", True), (0.12, "hard accuracy", False)):
+        table = 100 * summary(measurements, metric, item=task, x=1.0)
+        for position, name in enumerate(names):
+            axes.errorbar(
+                position + offset,
+                table.loc[name, "mean"],
+                table.loc[name, "half"],
+                fmt="o",
+                color=COLOURS[name],
+                markerfacecolor=None if filled else "white",
+                capsize=2,
+                linewidth=1,
+            )
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
-    axes.set_title(f"{title} (pale: hard spikes)")
+    axes.set(ylabel="test accuracy / %", title=f"{title} (open: hard spikes)")
 
 
 def draw_histogram(axes: Axes, measurements: DataFrame) -> None:
-    draw_bars(axes, measurements, HISTOGRAM, AT_ONE_STEP, "Event counts, one step")
+    draw_scores(axes, measurements, HISTOGRAM, AT_ONE_STEP, "Event counts, one step")
 
 
 def draw_scaled(axes: Axes, measurements: DataFrame) -> None:
-    draw_bars(axes, measurements, SCALED, CONTROLS, "The same counts, each channel scaled to 1")
+    draw_scores(axes, measurements, SCALED, CONTROLS, "The same counts, each channel scaled to 1")
 
 
 def draw_in_time(axes: Axes, measurements: DataFrame) -> None:
-    draw_bars(axes, measurements, IN_TIME, tuple(NEURONS), "Event counts in time, ten steps")
+    draw_scores(axes, measurements, IN_TIME, tuple(NEURONS), "Event counts in time, ten steps")
 
 
 def draw_images(axes: Axes, measurements: DataFrame) -> None:
-    draw_bars(axes, measurements, IMAGES, AT_ONE_STEP, "MNIST as random spikes, one step")
+    draw_scores(axes, measurements, IMAGES, AT_ONE_STEP, "MNIST as random spikes, one step")
 
 
 def draw_differences(axes: Axes, measurements: DataFrame) -> None:
@@ -151,18 +149,15 @@ def draw_temperatures(axes: Axes, measurements: DataFrame) -> None:
     table = 100 * summary(measurements, "accuracy by temperature", "item")
     conditions = sorted({name for name, _ in table.index})
     names = ("UltraLIF", "UltraPLIF", "UltraDLIF")
-    width = 0.8 / len(conditions)
+    width = 0.7 / len(conditions)
     for position, condition in enumerate(conditions):
         rows = table.loc[condition].loc[list(names)]
         centres = np.arange(len(names)) + (position - (len(conditions) - 1) / 2) * width
-        colour = "#0072B2" if condition == "learned" else str(0.85 - 0.2 * position)
-        axes.bar(centres, rows["mean"], width, yerr=rows["half"], color=colour, label=condition)
+        colour = "#0072B2" if condition == "learned" else str(0.75 - 0.25 * position)
+        axes.errorbar(centres, rows["mean"], rows["half"], fmt="o", color=colour, capsize=2, label=condition)
     axes.set_xticks(range(len(names)), names)
-    low = float((table["mean"] - table["half"]).min())
-    axes.set(
-        ylabel="test accuracy / %", ylim=(max(0.0, 0.85 * low), None), title="Temperature fixed or learned, images"
-    )
-    axes.legend(ncols=2, loc="lower right", framealpha=0.9, frameon=True)
+    axes.set(ylabel="test accuracy / %", title="Temperature fixed or learned, images")
+    axes.legend(ncols=2)
 
 
 def draw_penalty(axes: Axes, measurements: DataFrame) -> None:
