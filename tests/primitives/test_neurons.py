@@ -1,5 +1,7 @@
 import itertools
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -85,6 +87,34 @@ def test_the_fused_sequence_equals_the_loop_over_steps(reset, detach_reset, smoo
 def test_gradient_of_the_smooth_neuron_is_exact(reset):
     neuron = LIF(0.6, reset=reset, smooth=True, detach_reset=False, surrogate=SigmoidSurrogate(3.0)).double()
     assert torch.autograd.gradcheck(neuron.sequence, (currents(5, 2, 2).requires_grad_(),))
+
+
+PEERS = json.loads((Path(__file__).parent / "data" / "lif_of_peers.json").read_text())
+AS_PEERS = {
+    "spikingjelly LIFNode subtract detached": LIF(0.5),
+    "spikingjelly LIFNode subtract attached": LIF(0.5, detach_reset=False),
+    "spikingjelly LIFNode zero detached": LIF(0.5, reset="zero"),
+    "spikingjelly LIFNode zero attached": LIF(0.5, reset="zero", detach_reset=False),
+    "spikingjelly ParametricLIFNode": LIF(0.5, reset="zero", surrogate=ATanSurrogate(2.0), learn_decay=True),
+    "snntorch Leaky subtract": LIF(torch.tensor(0.9), surrogate=FastSigmoidSurrogate(25.0), detach_reset=False),
+    "snntorch Leaky zero": LIF(
+        torch.tensor(0.9), reset="zero", surrogate=FastSigmoidSurrogate(25.0), detach_reset=False
+    ),
+}
+
+
+@pytest.mark.parametrize("peer", PEERS["cases"])
+def test_spikes_and_gradients_are_those_of_the_peers(peer):
+    # Recorded by running the peers (versions in the file) on this input; snnTorch with reset_delay=False.
+    index = torch.arange(72, dtype=torch.float64)
+    current = (0.35 + 0.5 * torch.sin(0.7 * index)).view(12, 2, 3).requires_grad_()
+    neuron, recorded = AS_PEERS[peer].double(), PEERS["cases"][peer]
+    spikes, _ = neuron.sequence(current)
+    (spikes * torch.cos(0.3 * index).view(12, 2, 3)).sum().backward()
+    assert spikes.flatten().tolist() == recorded["spikes"]
+    torch.testing.assert_close(current.grad.flatten().tolist(), recorded["gradient"])
+    if "decay_gradient" in recorded:
+        assert neuron.decay_logit.grad.item() == pytest.approx(recorded["decay_gradient"])
 
 
 def test_a_sequence_can_be_cut_anywhere():

@@ -9,7 +9,8 @@ In discrete time a LIF neuron integrates its input, fires where it crosses the t
 H has no useful derivative, so that of a smooth function, the surrogate, takes its place in the backward pass (Neftci,
 Mostafa, Zenke 2019, arXiv 1901.09948). `decay` is snnTorch's `beta` and SpikingJelly's `1 - 1 / tau` with
 `decay_input=False`; SpikingJelly's soft reset is `subtract` and its hard reset to 0 is `zero`. snnTorch by default
-resets at the start of the next step; `reset_delay=False` there gives the order used here.
+resets at the start of the next step; `reset_delay=False` there gives the order used here, but subtracts once more at
+the next step where the potential is still above the threshold after a reset.
 
 The membrane potential is an explicit argument and result, so nothing leaks from one batch into the next. `MultiStep`
 puts neurons and ordinary layers into an `nn.Sequential` over (time, batch, ...).

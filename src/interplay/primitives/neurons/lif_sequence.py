@@ -134,15 +134,16 @@ class _LIFGradient(torch.autograd.Function):
         to_decay = torch.zeros_like(to_potential) if wanted else to_potential.new_empty(0)
         segment = _segment(len(current))
         charged = current.new_empty(segment, *to_potential.shape)
-        before = current.new_empty(segment + 1 if wanted else 1, *to_potential.shape)
+        before = current.new_empty(segment if wanted else 1, *to_potential.shape)
         scratch = torch.empty_like(to_potential)
         for start in range((len(checkpoints) - 1) * segment, -1, -segment):
             steps = range(start, min(start + segment, len(current)))
             potential = before[0].copy_(checkpoints[start // segment])
             for at, step in enumerate(steps):
                 torch.mul(potential, decay, out=charged[at]).add_(current[step])
-                potential = before[(at + 1) % len(before)]
-                dynamics.after_reset(charged[at], dynamics.fire(charged[at], scratch), out=potential)
+                if at + 1 < len(steps):
+                    potential = before[(at + 1) % len(before)]
+                    dynamics.after_reset(charged[at], dynamics.fire(charged[at], scratch), out=potential)
             for at, step in reversed(list(enumerate(steps))):
                 gradient = spikes[step]
                 if not dynamics.detach_reset and dynamics.reset != "none":
@@ -199,8 +200,8 @@ class _LIFGradient(torch.autograd.Function):
 
 
 def _segment(steps: int) -> int:
-    """Steps between two checkpoints."""
-    return math.isqrt(steps - 1) + 1
+    """Steps between two checkpoints; of few steps every one is kept, since that takes no more memory."""
+    return 1 if steps <= 4 else math.isqrt(steps - 1) + 1
 
 
 def _lifted(tensor: Tensor, dim: int | None, copies: int, to: int) -> Tensor:
