@@ -83,9 +83,10 @@ class UltraDLIF(GradedNeuron):
                 raise ValueError(f"coupling must be 'ring', 'none' or a table of neighbours, got {coupling!r}")
             if coupling == "ring" and size < 3:
                 raise ValueError(f"a ring needs three units or more, got size={size}; use coupling='none'")
-            self.coupling, table = coupling, None
+            table = None
         else:
-            self.coupling, table = "table", _checked_table(coupling, size)
+            table = _checked_table(coupling, size)
+        self.coupling = coupling if isinstance(coupling, str) else "table"
         self.register_buffer("neighbours", table)
         self.size = size
         self.order = order
