@@ -17,7 +17,7 @@ from torch import nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.testing import assert_close
 
-from interplay.primitives.neurons import MultiStep, SpikingNeuron
+from interplay.primitives.neurons import LIF, MultiStep, SigmoidSurrogate, SpikingNeuron
 from interplay.spiking.ultralif import (
     PLIF,
     AdaLIF,
@@ -160,6 +160,19 @@ def test_at_one_step_a_learned_decay_makes_no_difference_on_a_ring():
     fixed, learned = UltraDLIF(4, 0.9), UltraDLIF(4, OFFICIAL_DECAY, learn_decay=True)
     assert torch.equal(fixed.sequence(current)[0], learned.sequence(current)[0])
     assert not torch.equal(fixed.sequence(closed_form(4))[0], learned.sequence(closed_form(4))[0])
+
+
+def test_plif_is_lif_with_a_learned_decay():
+    lif = LIF(
+        OFFICIAL_DECAY,
+        0.5,
+        reset="zero",
+        surrogate=SigmoidSurrogate(10.0),
+        detach_reset=False,
+        smooth=True,
+        learn_decay=True,
+    )
+    assert_close(PLIF().double().sequence(closed_form(4)), lif.double().sequence(closed_form(4)))
 
 
 def test_a_large_adaptation_silences():

@@ -48,6 +48,11 @@ def test_images_become_spikes_of_half_their_brightness():
     assert torch.allclose(spikes.mean(0), 0.5 * task.test.inputs[:1], atol=5 * math.sqrt(0.25 / 400))
 
 
+def test_more_digits_than_there_are_need_a_file():
+    with pytest.raises(ValueError, match="MNIST-5k has 5000 images, asked are 5001; set images=FILE"):
+        image_task(0, file=None, training=4000, validation=1, test=1000, steps=1)
+
+
 def test_neurons_that_are_one_function_at_one_step_get_one_result(config, tasks):
     histogram, _, in_time = tasks
     for name, twin in (("PLIF", "LIF"), ("AdaLIF", "LIF"), ("UltraDPLIF", "UltraDLIF")):

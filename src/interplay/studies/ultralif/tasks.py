@@ -95,9 +95,11 @@ def image_task(seed: int, *, file: Path | None, training: int, validation: int, 
     """Images as random spikes, drawn anew whenever they are shown: MNIST-5k, or a file's."""
     if file is None:
         digits = mnist_5k()
+        if (asked := training + validation + test) > len(digits):
+            raise ValueError(f"MNIST-5k has {len(digits)} images, asked are {asked}; set images=FILE, or ask for fewer")
         order = torch.randperm(len(digits), generator=generator_of(seed, DATA))
         images = ((digits.images.flatten(1) - 0.1307) / 0.3081).clamp(0, 1)  # as in the official code
-        chosen = order[: training + validation + test].split([training, validation, test])
+        chosen = order[:asked].split([training, validation, test])
         parts = [Part(images[part], digits.labels[part]) for part in chosen]
     else:
         parts = _parts_of(file, seed, training, validation, test)
