@@ -166,7 +166,8 @@ class RingSequence(torch.autograd.Function):
         to_spikes = torch.zeros_like(spikes) if gradients[0] is None else gradients[0]
         to_last = torch.zeros_like(initial) if gradients[1] is None else gradients[1]
         to_current, to_initial, *scalars = _RingGradient.apply(  # type: ignore[no-untyped-call]
-            to_spikes, to_last, current, initial, spikes, charged, coupled, inverse, decay
+            *(to_spikes, to_last, current, initial, spikes, charged, coupled, inverse, decay),
+            *(ctx.needs_input_grad[3], offset is not None),
         )
         results = [
             None if scalar is None else gradient.sum_to_size(scalar.shape)
@@ -195,6 +196,8 @@ class _RingGradient(torch.autograd.Function):
         coupled: Tensor,
         inverse: Tensor,
         decay: Tensor,
+        learn_decay: bool,
+        has_offset: bool,
     ) -> tuple[Tensor, ...]:
         to_current = torch.empty_like(spikes)
         to_potential = to_last.clone(memory_format=torch.contiguous_format)
@@ -204,7 +207,8 @@ class _RingGradient(torch.autograd.Function):
             level, maximum, fired = charged[step], coupled[step], spikes[step]
             torch.addcmul(to_spikes[step], to_potential, level, value=-1, out=to_maximum)
             torch.ops.aten.sigmoid_backward.grad_input(to_maximum, fired, grad_input=to_maximum)
-            to_offset.sub_(to_maximum)
+            if has_offset:
+                to_offset.sub_(to_maximum)
             to_level = to_potential.addcmul_(to_potential, fired, value=-1)
             # A unit is a term of its own maximum and of those of the units on its two sides.
             to_level.addcmul_(to_maximum, torch.sub(level, maximum, out=weight).exp_())
@@ -213,9 +217,10 @@ class _RingGradient(torch.autograd.Function):
                 to_level.addcmul_(weight, turn(to_maximum, out=turned))
             to_inverse.addcmul_(to_level, current[step])
             torch.mul(to_level, inverse, out=to_current[step])
-            if step:
+            if learn_decay and step:
                 torch.addcmul(charged[step - 1], charged[step - 1], spikes[step - 1], value=-1, out=turned)
-            to_decay.addcmul_(to_level, turned if step else initial)
+            if learn_decay:
+                to_decay.addcmul_(to_level, turned if step else initial)
             to_potential.mul_(decay)
         return to_current, to_potential, to_inverse, to_decay, to_offset
 
