@@ -9,6 +9,7 @@ from PIL import Image
 from torch.nn import functional
 
 from interplay.plasticity.counter_current import Backpropagation, CounterCurrent, DifferenceTargetPropagation
+from interplay.primitives.randomness import generator_of
 from interplay.studies.counter_current import study
 from interplay.studies.counter_current.experiments import (
     OCCLUDED,
@@ -16,7 +17,6 @@ from interplay.studies.counter_current.experiments import (
     Training,
     compete,
     digit_images,
-    generator_of,
     mirrored,
     perceptron,
 )

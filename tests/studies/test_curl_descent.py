@@ -13,6 +13,7 @@ from interplay.dynamics.curl_descent import (
 )
 from interplay.evidence import Verdict
 from interplay.evidence.study import Measurement, tabulate
+from interplay.primitives.randomness import generator_of
 from interplay.studies.curl_descent import study
 from interplay.studies.curl_descent.experiments import (
     MARGIN,
@@ -21,7 +22,6 @@ from interplay.studies.curl_descent.experiments import (
     beyond_the_curve,
     both_gains,
     gains_of,
-    generator_of,
     race,
     size_of,
     stays_on_the_manifold,

@@ -9,8 +9,9 @@ from PIL import Image
 from torch import nn
 
 from interplay.plasticity.nhl import NHL, SourceOnly
+from interplay.primitives.randomness import generator_of
 from interplay.studies.nhl import study, with_random_signs
-from interplay.studies.nhl.worlds import digit_world, generator_of
+from interplay.studies.nhl.worlds import digit_world
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from interplay.primitives.randomness import generator_of
 from interplay.spiking.ultralif import SpikingClassifier, UltraLIF
 from interplay.studies.ultralif import AT_ONE_STEP, HISTOGRAM, IMAGES, IN_TIME, NEURONS, best, run, study
-from interplay.studies.ultralif.tasks import Course, event_tasks, generator_of, image_task
+from interplay.studies.ultralif.tasks import Course, event_tasks, image_task
 from interplay.studies.ultralif.theory import gradient_error, hard_course, vanishing
 
 SMALL = {"training": 120, "validation": 30, "test": 40}

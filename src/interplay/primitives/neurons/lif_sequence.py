@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from interplay.primitives.neurons.lifting import lifted, lifted_parameter
 from interplay.primitives.neurons.surrogates import Surrogate
 
 __all__ = ["RESETS", "Dynamics", "Reset", "lif_sequence"]
@@ -110,8 +111,8 @@ class _LIFSequence(torch.autograd.Function):
         decay: float | Tensor,
         dynamics: Dynamics,
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        current = _lifted(current, in_dims[0], info.batch_size, 1)
-        initial = _lifted(initial, in_dims[1], info.batch_size, 0)
+        current = lifted(current, in_dims[0], info.batch_size, 1)
+        initial = lifted(initial, in_dims[1], info.batch_size, 0)
         decay = _lifted_decay(decay, in_dims[2], initial.ndim)
         return _LIFSequence.apply(current, initial, decay, dynamics), (1, 0, 1)  # type: ignore[no-untyped-call]
 
@@ -181,15 +182,15 @@ class _LIFGradient(torch.autograd.Function):
         dynamics: Dynamics,
         wanted: bool,
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
-        last = _lifted(last, in_dims[1], info.batch_size, 0)
+        last = lifted(last, in_dims[1], info.batch_size, 0)
         decay_dim = in_dims[4]
         if wanted and isinstance(decay, Tensor) and decay_dim is None:  # every copy wants a gradient of its own
             decay, decay_dim = decay.expand(info.batch_size, *decay.shape), 0
         results = _LIFGradient.apply(  # type: ignore[no-untyped-call]
-            _lifted(spikes, in_dims[0], info.batch_size, 1),
+            lifted(spikes, in_dims[0], info.batch_size, 1),
             last,
-            _lifted(current, in_dims[2], info.batch_size, 1),
-            _lifted(checkpoints, in_dims[3], info.batch_size, 1),
+            lifted(current, in_dims[2], info.batch_size, 1),
+            lifted(checkpoints, in_dims[3], info.batch_size, 1),
             _lifted_decay(decay, decay_dim, last.ndim),
             dynamics,
             wanted,
@@ -204,16 +205,5 @@ def _segment(steps: int) -> int:
     return 1 if steps <= 4 else math.isqrt(steps - 1) + 1
 
 
-def _lifted(tensor: Tensor, dim: int | None, copies: int, to: int) -> Tensor:
-    """Bring the dimension of the copies to position `to`, and make one where there is none."""
-    if dim is None:
-        return tensor.unsqueeze(to).expand(*tensor.shape[:to], copies, *tensor.shape[to:])
-    return tensor.movedim(dim, to)
-
-
 def _lifted_decay(decay: float | Tensor, dim: int | None, ndim: int) -> float | Tensor:
-    """Let a decay for each copy broadcast to (copies, batch, ...), which has `ndim` dimensions."""
-    if not isinstance(decay, Tensor) or dim is None:
-        return decay
-    decay = decay.movedim(dim, 0)
-    return decay.reshape(len(decay), *[1] * (ndim - decay.ndim), *decay.shape[1:])
+    return lifted_parameter(decay, dim, ndim) if isinstance(decay, Tensor) else decay

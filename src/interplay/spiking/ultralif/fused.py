@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interplay.primitives.neurons.lifting import lifted, lifted_parameter
+
 __all__ = ["RingSequence", "UltraSequence"]
 
 NO_SECOND = "the fused sequence has no second derivative; loop over step() to get one"
@@ -252,21 +254,15 @@ def _from_right(x: Tensor, out: Tensor) -> Tensor:
 def _lifted(
     info: Any, dims: tuple[int | None, ...], tensors: tuple[Tensor | None, ...], targets: tuple[int, ...]
 ) -> list[Tensor]:
-    """Bring the dimension of the copies to where each tensor needs it, and make one where there is none."""
-    lifted = []
-    for tensor, dim, target in zip(tensors, dims, targets, strict=True):
-        assert tensor is not None
-        if dim is None:
-            tensor = tensor.unsqueeze(target).expand(*tensor.shape[:target], info.batch_size, *tensor.shape[target:])
-        else:
-            tensor = tensor.movedim(dim, target)
-        lifted.append(tensor)
-    return lifted
+    return [
+        lifted(tensor, dim, info.batch_size, target)
+        for tensor, dim, target in zip(tensors, dims, targets, strict=True)
+        if tensor is not None
+    ]
 
 
 def _lifted_scalars(dims: tuple[int | None, ...], scalars: tuple[Tensor | None, ...], ndim: int) -> list[Tensor | None]:
-    """Let one scalar for each copy broadcast to (copies, batch, ...), which has `ndim` dimensions."""
     return [
-        scalar if scalar is None or dim is None else scalar.movedim(dim, 0).reshape(-1, *[1] * (ndim - 1))
+        None if scalar is None else lifted_parameter(scalar, dim, ndim)
         for scalar, dim in zip(scalars, dims, strict=True)
     ]

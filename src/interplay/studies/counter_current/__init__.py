@@ -30,6 +30,7 @@ from interplay.plasticity.counter_current import (
     convolutional_autoencoder,
     initialize_autoencoder,
 )
+from interplay.primitives.randomness import generator_of
 from interplay.studies.counter_current.experiments import (
     NOISE,
     Autoencoding,
@@ -41,7 +42,6 @@ from interplay.studies.counter_current.experiments import (
     convolutional,
     digit_images,
     folder_images,
-    generator_of,
     mirrored,
     perceptron,
     results,

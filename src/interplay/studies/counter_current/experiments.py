@@ -22,8 +22,9 @@ from interplay.plasticity.counter_current import (
     CreditRule,
     centralize_gradients,
 )
+from interplay.primitives.randomness import generator_of, initialised_from
 
-SPLIT, WEIGHTS, ORDER, CORRUPTION, NOISE = range(5)
+SPLIT, WEIGHTS, ORDER, CORRUPTION, NOISE, RULE = range(6)
 OCCLUDED = 12
 T = TypeVar("T")
 
@@ -41,11 +42,6 @@ class Data(NamedTuple):
     train: Split
     validation: Split
     test: Split
-
-
-def generator_of(seed: int, purpose: int) -> torch.Generator:
-    (state,) = np.random.SeedSequence((seed, purpose)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state))
 
 
 def digit_images(seed: int, sizes: tuple[int, int, int], *, hard: bool = False) -> Data:
@@ -119,16 +115,14 @@ def _classes(data: Data) -> int:
 
 
 def mirrored(build: Callable[[], nn.Sequential], data: Data, seed: int) -> CounterCurrentNet:
-    """The two networks, drawn from the seed alone; PyTorch's global generator is put back."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator_of(seed, WEIGHTS).initial_seed())
+    """The two networks, drawn from the seed alone."""
+    with initialised_from(generator_of(seed, WEIGHTS)):
         return CounterCurrentNet.from_sequential(build(), data.train.inputs.shape[1:])
 
 
 def seeded(seed: int, make: Callable[[], T]) -> T:
-    """What is made with weights of its own from PyTorch's global generator, which is put back."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    """A rule whose own weights come from the seed, apart from those of the network."""
+    with initialised_from(generator_of(seed, RULE)):
         return make()
 
 

@@ -25,6 +25,7 @@ from interplay.dynamics.curl_descent import (
 )
 from interplay.dynamics.curl_descent.theory import FlippedLayer
 from interplay.evidence import Measurement
+from interplay.primitives.randomness import generator_of
 
 LAYERS: dict[FlippedLayer, str] = {"input": "input flips", "readout": "readout flips"}
 # Streams of randomness within a seed.
@@ -52,10 +53,6 @@ class Points:
         lr = self.lr * self.batch / self.number if self.batch else self.lr
         rule = replace(rule, lr=lr)
         return simulate(network, x, steps, rule, batch_size=self.batch or None, **options)  # type: ignore[arg-type]
-
-
-def generator_of(seed: int, *stream: int) -> torch.Generator:
-    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, *stream]).generate_state(1)[0]))
 
 
 def size_of(neurons: int, ratio: float) -> tuple[int, int]:

@@ -36,6 +36,7 @@ from interplay.plasticity.nhl import (
     evaluate_online,
     soft_hebbian_free_energy,
 )
+from interplay.primitives.randomness import generator_of
 from interplay.studies.nhl.worlds import (
     SIGNS,
     VisionTransformer,
@@ -44,7 +45,6 @@ from interplay.studies.nhl.worlds import (
     device_of,
     digit_world,
     folder_world,
-    generator_of,
 )
 
 FILTERS_SHOWN = 16

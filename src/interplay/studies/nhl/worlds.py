@@ -8,7 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -18,6 +17,7 @@ from torch.nn import functional
 from interplay.assets import mnist_5k
 from interplay.assets.corruptions import CORRUPTIONS, corrupt
 from interplay.assets.image_folders import ImageFolder
+from interplay.primitives.randomness import generator_of, initialised_from
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -64,11 +64,6 @@ class VisionTransformer(nn.Module):
 TRAINING, SIGNS, CORRUPTING, ARRIVING = range(4)
 
 
-def generator_of(seed: int, *purpose: int) -> torch.Generator:
-    (state,) = np.random.SeedSequence((seed, *purpose)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state))
-
-
 def digit_world(
     seed: int,
     build: Callable[[], nn.Module],
@@ -83,9 +78,7 @@ def digit_world(
     generator = generator_of(seed, TRAINING)
     order = torch.randperm(len(digits), generator=generator)
     train, stream = order[:training_images], order[training_images : training_images + stream_images]
-    # PyTorch initialises layers from its global generator alone; this one is put back afterwards.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
+    with initialised_from(generator):
         network = build()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(epochs):

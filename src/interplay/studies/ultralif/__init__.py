@@ -18,9 +18,10 @@ from pandas import DataFrame
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from interplay.evidence import Device, Measurement, Study, StudyConfig, all_of, difference, mean, ratio
+from interplay.primitives.randomness import generator_of
 from interplay.spiking.ultralif import PLIF, AdaLIF, DSpike, SigmaLIF, UltraDLIF, UltraLIF, soft_lif
 from interplay.studies.ultralif import theory
-from interplay.studies.ultralif.tasks import Course, Neuron, Task, event_tasks, generator_of, image_task, train
+from interplay.studies.ultralif.tasks import Course, Neuron, Task, event_tasks, image_task, train
 
 LIMIT, GRADIENTS, VANISHING = range(10, 13)  # further uses of a seed
 OFFICIAL_DECAY = 0.7109495  # where the official UltraDPLIF starts: the sigmoid of 0.9

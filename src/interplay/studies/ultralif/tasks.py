@@ -15,6 +15,7 @@ from torch.nn import functional
 from interplay.assets import mnist_5k
 from interplay.assets.event_counts import event_counts
 from interplay.primitives.neurons import SpikingNeuron
+from interplay.primitives.randomness import generator_of, initialised_from
 from interplay.spiking.ultralif import SpikingClassifier, hard_spikes, rate_code, sparsity_penalty
 
 DATA, WEIGHTS, ORDER, CODING, JUDGING = range(5)  # what a seed is used for
@@ -22,12 +23,6 @@ RATE = 0.5  # probability of a spike at full brightness
 
 Neuron = Callable[[int], SpikingNeuron]
 Encoder = Callable[[Tensor, torch.Generator], Tensor]
-
-
-def generator_of(seed: int, *purpose: int) -> torch.Generator:
-    """A generator of its own for every use of a seed."""
-    state = np.random.SeedSequence([seed, *purpose]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) >> 1)
 
 
 @dataclass(frozen=True)
@@ -120,8 +115,7 @@ def train(
     device: torch.device,
 ) -> Course:
     """Train with Adam at 1e-3; every network of a seed starts from the same weights and sees the same batches."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator_of(seed, WEIGHTS).initial_seed())
+    with initialised_from(generator_of(seed, WEIGHTS)):
         network = SpikingClassifier(task.channels, hidden, task.classes, make).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     order, coding = generator_of(seed, ORDER), generator_of(seed, CODING)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from interplay.evidence import Measurement
 from interplay.primitives.neurons import SpikingNeuron
+from interplay.primitives.randomness import initialised_from
 from interplay.spiking.ultralif import (
     SpikingClassifier,
     UltraDLIF,
@@ -162,6 +163,5 @@ def vanishing(
 def _seeded_network(
     inputs: int, hidden: tuple[int, ...], classes: int, make: Neuron, generator: torch.Generator
 ) -> SpikingClassifier:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
+    with initialised_from(generator):
         return SpikingClassifier(inputs, hidden, classes, make)
