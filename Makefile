@@ -30,6 +30,7 @@ evidence: $(VENV)/.demo
 
 bench: $(VENV)/.test
 	$(PIP) install --constraint constraints.txt --editable '.[bench]'
+	$(PIP) install --constraint constraints.txt --no-deps spikingjelly norse
 	$(BIN)/python benchmarks/record.py
 
 clean:

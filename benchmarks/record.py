@@ -12,7 +12,10 @@ from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PACKAGES = ("torch", "numpy", "numba", "joblib", "transformers", "gillespy2", "nnsight", "transformer-lens")
+PACKAGES = (
+    *("torch", "numpy", "numba", "joblib", "transformers", "gillespy2", "nnsight", "transformer-lens"),
+    *("snntorch", "spikingjelly", "norse", "reservoirpy"),
+)
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
