@@ -573,3 +573,18 @@ def test_the_functional_circuit_is_that_of_the_layer():
     drive, inhibition = layer.feedforward(x).split((12, 3), dim=-1)
     out = ei_circuit(drive, inhibition, layer.weight_ei, layer.gain_i, layer.gain_e, layer.bias)
     assert torch.equal(out, layer(x))
+
+
+@pytest.mark.parametrize("make", [linear, convolution])
+@pytest.mark.parametrize("leading", [(), (1,), (2, 3), (2, 1, 3)])
+def test_leading_dimensions_are_all_batch(make, leading):
+    layer = make()
+    shape = (20,) if make is linear else (3, 5, 4)
+    x = spikes(*leading, *shape, rate=0.8, seed=9)
+    folded = x.reshape(-1, *shape)
+    expected, wanted = layer(folded), gradients(layer, folded)
+    assert_close(layer(x), expected.reshape(*leading, *expected.shape[1:]), rtol=1e-4, atol=1e-5)
+    layer.zero_grad()
+    (layer(x).flatten() * wave(expected.numel(), frequency=0.7).float()).sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert_close(parameter.grad, wanted[name], rtol=1e-3, atol=1e-4)

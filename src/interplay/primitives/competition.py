@@ -174,9 +174,8 @@ class _StraightThroughNonzero(torch.autograd.Function):
 
     @staticmethod
     def forward(denominator: Tensor, sample_dims: tuple[int, ...]) -> Tensor:
-        zero = denominator == 0
-        smallest = denominator.masked_fill(zero, math.inf).amin(sample_dims, keepdim=True)
-        return torch.where(zero, smallest, denominator)
+        smallest = functional.threshold(denominator, 0.0, math.inf).amin(sample_dims, keepdim=True)
+        return torch.maximum(denominator, smallest)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

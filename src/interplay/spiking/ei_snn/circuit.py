@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interplay.primitives.competition import divisive_inhibition, pooled_inhibition, subtractive_inhibition
+from interplay.primitives.competition import pooled_inhibition, straight_through_nonzero, subtractive_inhibition
 
 __all__ = ["EICurrents", "EIProp", "ei_circuit", "scale_gradient"]
 
@@ -86,13 +86,77 @@ def ei_circuit(
     Tensor
         The current that drives the neurons, of the shape of `excitation`.
     """
-    balanced = subtractive_inhibition(excitation, inhibition, weight_ei, dim=dim)
-    shunting = weight_ei * gain_i  # the gains go to the small matrix instead of the large activity
     if prop.straight_through:
-        quotient = divisive_inhibition(balanced, inhibition, shunting, dim=dim)
-    else:
-        quotient = balanced / (pooled_inhibition(inhibition, shunting, dim=dim) + prop.epsilon)
-    return torch.addcmul(along(bias, dim), along(gain_e, dim), quotient)
+        out, *_ = _EICircuit.apply(excitation, inhibition, weight_ei, gain_i, gain_e, bias, dim)
+        return out
+    balanced = subtractive_inhibition(excitation, inhibition, weight_ei, dim=dim)
+    divisive = pooled_inhibition(inhibition, weight_ei * gain_i, dim=dim)
+    return torch.addcmul(along(bias, dim), along(gain_e, dim), balanced / (divisive + prop.epsilon))
+
+
+class _EICircuit(torch.autograd.Function):
+    """The circuit as one node: one product with both inhibitory weights, two in the backward pass instead of four."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        excitation: Tensor,
+        inhibition: Tensor,
+        weight_ei: Tensor,
+        gain_i: Tensor,
+        gain_e: Tensor,
+        bias: Tensor,
+        dim: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        # The gains go to the small matrix instead of the large activity.
+        weights = torch.cat([weight_ei, weight_ei * gain_i])
+        subtractive, divisive = pooled_inhibition(inhibition, weights, dim=dim).chunk(2, dim)
+        denominator = straight_through_nonzero(divisive, range(dim, 0))
+        quotient = (excitation - subtractive) / denominator
+        return torch.addcmul(along(bias, dim), along(gain_e, dim), quotient), quotient, denominator, weights
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, inhibition, weight_ei, gain_i, gain_e, _, ctx.dim = inputs
+        _, *kept = output
+        ctx.mark_non_differentiable(*kept)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(inhibition, weight_ei, gain_i, gain_e, *kept)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        gradient, dim = gradients[0], ctx.dim
+        if gradient is None:
+            return (None,) * 7
+        inhibition, weight_ei, gain_i, gain_e, quotient, denominator, weights = ctx.saved_tensors
+        to_balanced = gradient * along(gain_e, dim) / denominator
+        # Minus the gradients of the subtractive and of the divisive current.
+        to_pooled = torch.cat([to_balanced, to_balanced * quotient], dim)
+        to_weights = _outer(to_pooled, inhibition, dim)
+        to_subtractive, to_divisive = to_weights.chunk(2)
+        return (
+            to_balanced,
+            -pooled_inhibition(to_pooled, weights.t(), dim=dim),
+            -(to_subtractive + to_divisive * gain_i),
+            -(to_divisive * weight_ei).sum(0),
+            _sum_per_unit(gradient * quotient, dim),
+            _sum_per_unit(gradient, dim),
+            None,
+        )
+
+
+def _sum_per_unit(values: Tensor, dim: int) -> Tensor:
+    return values.sum_to_size(values.shape[dim], *[1] * (-dim - 1)).flatten()
+
+
+def _outer(left: Tensor, right: Tensor, dim: int) -> Tensor:
+    """Products of the entries of `left` and `right` along `dim`, summed over all else."""
+    if dim == -1:
+        return left.reshape(-1, left.shape[-1]).t() @ right.reshape(-1, right.shape[-1])
+    # Samples stay apart until the end: bringing units together over all of them would copy both operands.
+    products = left.flatten(dim + 1) @ right.flatten(dim + 1).transpose(-1, -2)
+    return products.reshape(-1, *products.shape[-2:]).sum(0)
 
 
 def along(values: Float[Tensor, " unit"], dim: int) -> Float[Tensor, "unit ..."]:
