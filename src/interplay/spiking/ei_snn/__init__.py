@@ -3,7 +3,7 @@
 =============  ======================================================================================================
 family         spiking
 paper          Liu, Ding, Yu. "Training Deep Normalization-Free Spiking Neural Networks with Lateral Inhibition",
-               ICLR 2026 (OpenReview U8preGvn5G)
+               ICLR 2026, arXiv 2509.23253
 official code  https://github.com/vwOvOwv/DeepEISNN, no licence given; nothing of it is used here
 interface      `torch.nn.Module`s in the place of `Linear` or `Conv2d` and batch normalisation, in networks of this
                package, of SpikingJelly (multi-step), of snnTorch (step by step), or without spikes at all
