@@ -458,6 +458,7 @@ def test_the_published_networks_have_the_published_shapes():
     resnet = excitatory(sew_ei_resnet18())
     assert len(resnet) == 1 + 16 + 3 + 1
     assert resnet[-2:] == [512, 10]
+    assert [m.inhibitory for m in ei_mlp(4, out_features=2).modules() if isinstance(m, EILinear)] == [125, 125, 75, 1]
     layer = next(m for m in ei_vgg(8, out_features=5).modules() if isinstance(m, EILinear))
     assert (layer.in_features, layer.inhibitory, layer.output_layer) == (512, 1, True)
 

@@ -101,7 +101,10 @@ class _Builder:
 
     def linear(self, inputs: int, outputs: int, *, output_layer: bool = False) -> nn.Module:
         if self.circuit == "ei":
-            layer: nn.Module = self._ei(EILinear, inputs, outputs, output_layer=output_layer)
+            ratio = self.settings.get("ei_ratio", 4)
+            if output_layer:  # two or three classes still have one inhibitory unit
+                ratio = min(ratio, outputs)
+            layer: nn.Module = self._ei(EILinear, inputs, outputs, output_layer=output_layer, ei_ratio=ratio)
         elif self.circuit == "plain" or output_layer:
             layer = nn.Linear(inputs, outputs)
         else:

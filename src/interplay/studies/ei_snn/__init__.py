@@ -63,7 +63,10 @@ class Config(StudyConfig):
     momentum: float = Field(0.9, ge=0, lt=1, description="of stochastic gradient descent")
     weight_decay: NonNegativeFloat = Field(5e-4, description="on all parameters")
     augment: bool = Field(False, description="shift, mirror and cut holes into training images")
-    ei_rates: tuple[PositiveFloat, ...] = Field((0.003, 0.01, 0.02, 0.03), description="grid for E-I and ablations")
+    ei_rates: tuple[PositiveFloat, ...] = Field((0.003, 0.01, 0.02, 0.03), description="grid of learning rates, E-I")
+    ablation_rates: tuple[PositiveFloat, ...] = Field(
+        (1e-4, 3e-4, 1e-3, 0.003, 0.01, 0.02, 0.03), description="grid for the ablations, whose best rates are lower"
+    )
     other_rates: tuple[PositiveFloat, ...] = Field((0.02, 0.05, 0.1), description="grid for the baselines")
     initial_depths: tuple[PositiveInt, ...] = Field((4, 8, 16), description="depths at which E-I Init is looked at")
     further_depths: tuple[PositiveInt, ...] = Field((4, 12, 16), description="further depths that are trained")
@@ -85,6 +88,7 @@ study = Study(
             "epochs": 1,
             "sweep_epochs": 1,
             "ei_rates": (0.01,),
+            "ablation_rates": (0.01,),
             "other_rates": (0.05,),
             "initial_depths": (4,),
             "further_depths": (6,),
@@ -100,6 +104,7 @@ study = Study(
             "batch_size": 128,
             "augment": True,
             "ei_rates": (1e-3, 2e-3),
+            "ablation_rates": (1e-4, 3e-4, 1e-3, 2e-3),
             "other_rates": (0.05, 0.1),
             "initial_depths": (8, 16, 19),
             "further_depths": (8, 11, 19),
@@ -184,13 +189,19 @@ def sweep(config: Config) -> Mapping[tuple[str, int, float], float]:
     if config.depth_seeds:
         depths |= dict.fromkeys(("E-I", "batch norm"), (config.depth, *config.further_depths))
     scores = {}
-    for name, condition in CONDITIONS.items():
+    for name in CONDITIONS:
         for depth in depths[name]:
-            for rate in config.ei_rates if condition.circuit == "ei" else config.other_rates:
+            for rate in rates_of(config, name):
                 network = made(config, data, name, depth, TUNING_SEED)
                 fit(config, data, network, rate, config.sweep_epochs, TUNING_SEED)
                 scores[name, depth, rate] = accuracy(network, data.validation)
     return MappingProxyType(scores)
+
+
+def rates_of(config: Config, name: str) -> tuple[float, ...]:
+    if name == "E-I":
+        return config.ei_rates
+    return config.ablation_rates if CONDITIONS[name].circuit == "ei" else config.other_rates
 
 
 def best_rate(config: Config, name: str, depth: int) -> float:
@@ -244,7 +255,7 @@ def trained(config: Config, data: Data, seed: int, name: str) -> Iterator[Measur
 
 def constraints_kept(network: nn.Module, data: Data, smallest: list[float]) -> bool:
     """No negative weight at any epoch, one inhibitory unit to four, no statistics, and samples that do not interact."""
-    ratios = {layer.excitatory // 4 == layer.inhibitory for layer in ei_layers(network)}
+    ratios = {max(1, layer.excitatory // 4) == layer.inhibitory for layer in ei_layers(network)}
     statistics = [name for name in network.state_dict() if "running" in name or "tracked" in name]
     # In double precision, where no rounding of a product decides whether a neuron fires.
     exact, images = copy.deepcopy(network).double(), data.test.images[:20].double()

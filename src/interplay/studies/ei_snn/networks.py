@@ -26,6 +26,7 @@ class Condition:
     circuit: Circuit
     settings: dict[str, Any] = field(default_factory=dict)
     unit_variance: bool = False
+    wide_weights: bool = False
 
 
 CONDITIONS = {
@@ -33,6 +34,7 @@ CONDITIONS = {
     "no gradient scale": Condition("ei", {"ei_prop": EIProp(scale_gradient=False)}),
     "no straight-through": Condition("ei", {"ei_prop": EIProp(straight_through=False, epsilon=1e-5)}),
     "constant init": Condition("ei", {"ei_init": False}),
+    "constant init, 1/√d": Condition("ei", {"ei_init": False}, wide_weights=True),
     "batch norm": Condition("batch-norm"),
     "no norm": Condition("plain"),
     "no norm, LSUV": Condition("plain", unit_variance=True),
@@ -74,6 +76,8 @@ def build(
         if condition.unit_variance:
             unit_variance_(network, batch)
     with torch.no_grad():
+        for layer in ei_layers(network) if condition.wide_weights else ():
+            layer.weight.mul_(layer.fan_in**0.5)
         if condition.circuit == "ei":
             network(batch)
     return network

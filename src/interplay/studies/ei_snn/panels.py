@@ -70,13 +70,17 @@ def draw_rates(axes: Axes, measurements: DataFrame) -> None:
     by_depth = rows.assign(depth=rows["item"].str.removeprefix("depth ").astype(int)).groupby("depth")
     for colour, (depth, table) in zip(DEPTHS, by_depth, strict=False):
         table = table.sort_values("x")
-        axes.plot(table["x"], 100 * table["value"], "o-", markersize=4, color=colour, label=f"depth {depth}")
+        axes.plot(table["x"], 100 * table["value"], "o-", markersize=4, color=colour)
+        end = table.iloc[-1]
+        axes.annotate(
+            f"depth {depth}", (end["x"], 100 * end["value"]), (5, -3), textcoords="offset points", color=colour
+        )
     axes.set(xscale="log", xlabel="learning rate", ylabel="validation accuracy / %", ylim=(0, 100))
     axes.set_title("The sweep of E-I, short runs of another seed")
     ticks = sorted(rows["x"].unique())
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.legend(loc="lower left")
+    axes.set_xlim(0.8 * ticks[0], 2.5 * ticks[-1])  # room for the labels
 
 
 def draw_balance(axes: Axes, measurements: DataFrame) -> None:
