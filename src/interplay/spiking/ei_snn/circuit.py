@@ -84,7 +84,7 @@ def ei_circuit(
     Returns
     -------
     Tensor
-        The current that drives the neurons, of the shape of `excitation`.
+        The current that drives the neurons, of the shape of `excitation`. It has a first gradient only.
     """
     if prop.straight_through:
         out, *_ = _EICircuit.apply(excitation, inhibition, weight_ei, gain_i, gain_e, bias, dim)
