@@ -67,7 +67,7 @@ class Config(StudyConfig):
     ablation_rates: tuple[PositiveFloat, ...] = Field(
         (1e-4, 3e-4, 1e-3, 0.003, 0.01, 0.02, 0.03), description="grid for the ablations, whose best rates are lower"
     )
-    other_rates: tuple[PositiveFloat, ...] = Field((0.02, 0.05, 0.1), description="grid for the baselines")
+    other_rates: tuple[PositiveFloat, ...] = Field((0.02, 0.05, 0.1, 0.2), description="grid for the baselines")
     initial_depths: tuple[PositiveInt, ...] = Field((4, 8, 16), description="depths at which E-I Init is looked at")
     further_depths: tuple[PositiveInt, ...] = Field((4, 12, 16), description="further depths that are trained")
     depth_seeds: NonNegativeInt = Field(2, description="seeds that train the further depths")
@@ -274,7 +274,7 @@ def look_inside(network: nn.Module, data: Data, when: str) -> Iterator[Measureme
         for one, other in zip(excitation, subtractive, strict=True):
             yield Measurement("E-I", f"subtractive current {when}", other, x=one, item=f"layer {number}")
     weights = layers[len(layers) // 2].weight_ee.detach()
-    scaled = (weights / weights.mean()).clamp(max=6)
+    scaled = weights / weights.mean()
     for index, count in enumerate(torch.histc(scaled, BINS, 0, 6).tolist()):
         centre = (index + 0.5) * 6 / BINS
         yield Measurement("E-I", f"share of weights {when}", count / scaled.numel(), x=centre)
