@@ -100,7 +100,7 @@ def peers() -> dict[str, Run]:
 
 def forward_and_backward(run: Run, current: Tensor, weight: Tensor) -> None:
     current.grad = None
-    (run(current) * weight).sum().backward()
+    run(current).backward(weight)
 
 
 def peak_megabytes(function: Callable[[], object]) -> float:
