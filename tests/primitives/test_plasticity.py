@@ -7,9 +7,12 @@ from torch.testing import assert_close
 
 from interplay.primitives.plasticity import (
     activity_decay,
+    frobenius_norms,
     hebbian_correlation,
     max_normalised,
+    neuron_gains,
     rescaled_rows,
+    rescaled_to_norms,
     row_norms,
 )
 
@@ -81,3 +84,31 @@ def test_rescaled_rows_keep_their_direction() -> None:
     assert_close(row_norms(rescaled), norms)
     assert_close(functional.cosine_similarity(rescaled.flatten(1), weight.flatten(1)), torch.ones_like(norms))
     assert torch.equal(rescaled_rows(torch.zeros(2, 3), torch.ones(2)), torch.zeros(2, 3))
+
+
+def test_gains_of_neurons_are_products_with_diagonal_matrices() -> None:
+    update, senders, receivers = randn(5, 2, 3), randn(5, 3, seed=1), randn(5, 2, seed=2)
+    assert_close(update * neuron_gains(senders, "pre"), update @ torch.diag_embed(senders))
+    assert_close(update * neuron_gains(receivers, "post"), torch.diag_embed(receivers) @ update)
+
+
+def test_a_single_vector_of_gains_serves_one_matrix() -> None:
+    update, gains = randn(2, 3), torch.tensor([1.0, -1.0, 0.0], dtype=torch.float64)
+    changed = update * neuron_gains(gains, "pre")
+    assert torch.equal(changed, torch.stack([update[:, 0], -update[:, 1], 0 * update[:, 2]], 1))
+
+
+def test_norms_are_those_of_each_matrix() -> None:
+    weight = randn(4, 2, 3)
+    expected = [torch.linalg.matrix_norm(matrix).item() for matrix in weight]
+    assert frobenius_norms(weight).flatten().tolist() == pytest.approx(expected)
+    assert frobenius_norms(weight).shape == (4, 1, 1)
+
+
+def test_rescaling_keeps_each_matrix_direction_and_leaves_zeros() -> None:
+    weight, norms = randn(3, 2, 5), torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64).view(3, 1, 1)
+    weight[2] = 0
+    rescaled = rescaled_to_norms(weight, norms)
+    assert_close(frobenius_norms(rescaled), norms * torch.tensor([1.0, 1.0, 0.0]).view(3, 1, 1).double())
+    for matrix, original in zip(rescaled[:2], weight[:2], strict=True):
+        assert torch.nn.functional.cosine_similarity(matrix.flatten(), original.flatten(), 0).item() == pytest.approx(1)

@@ -7,12 +7,26 @@ x_p and the activity y_k. What it can learn from is local: its own x_p, u_k, y_k
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
-__all__ = ["activity_decay", "hebbian_correlation", "max_normalised", "rescaled_rows", "row_norms"]
+__all__ = [
+    "activity_decay",
+    "frobenius_norms",
+    "hebbian_correlation",
+    "max_normalised",
+    "neuron_gains",
+    "rescaled_rows",
+    "rescaled_to_norms",
+    "row_norms",
+]
+
+Side = Literal["pre", "post"]
+"""Whether a neuron is meant as the sender (pre) or as the receiver (post) of its synapses."""
 
 _CORRELATE: dict[int, Callable[..., Tensor]] = {3: conv1d_weight, 4: conv2d_weight, 5: conv3d_weight}
 
@@ -86,3 +100,35 @@ def rescaled_rows(weight: Float[Tensor, "out ..."], norms: Float[Tensor, " out"]
     lengths = row_norms(weight)
     scale = norms / lengths.where(lengths > 0, lengths.new_ones(()))
     return weight * scale.view(-1, *[1] * (weight.ndim - 1))
+
+
+def neuron_gains(gains: Float[Tensor, "*batch neurons"], side: Side) -> Float[Tensor, "*batch rows columns"]:
+    """Factors for updates of weights (..., out, in) that belong to neurons: their whole fan-out, or their whole fan-in.
+
+    Multiplying by them is the product with diag(gains), on the right for presynaptic neurons, on the left for
+    postsynaptic ones. A gain of -1 inverts the plasticity of a neuron's synapses, 0 freezes them, 1 leaves them alone.
+
+    Parameters
+    ----------
+    gains
+        One number a neuron: (..., in) for "pre", (..., out) for "post".
+
+    Returns
+    -------
+    A view of shape (..., 1, in) or (..., out, 1).
+    """
+    return gains.unsqueeze(-2 if side == "pre" else -1)
+
+
+def frobenius_norms(weight: Float[Tensor, "*batch rows columns"]) -> Float[Tensor, "*batch 1 1"]:
+    """Frobenius norm of each matrix, kept as dimensions of one."""
+    norms: Tensor = vector_norm(weight.flatten(-2), dim=-1)
+    return norms[..., None, None]
+
+
+def rescaled_to_norms(
+    weight: Float[Tensor, "*batch rows columns"], norms: Float[Tensor, "*batch 1 1"]
+) -> Float[Tensor, "*batch rows columns"]:
+    """Bring each matrix to the given Frobenius norm: homeostasis of a layer as a whole; zero matrices stay zero."""
+    lengths = frobenius_norms(weight)
+    return weight * (norms / lengths.where(lengths > 0, lengths.new_ones(())))

@@ -1,0 +1,1 @@
+"""Recurrent networks with fixed weights, whose states a linear readout learns from."""
