@@ -1,4 +1,4 @@
-"""Winner-take-all: against the softmax written out, the sort, and what competition means."""
+"""Competition: against the softmax and the sums written out, the sort, and what competition means."""
 
 import math
 
@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from interplay.primitives.competition import hard_winner_take_all, k_winners_take_all, soft_winner_take_all
+from interplay.primitives.competition import (
+    divisive_inhibition,
+    hard_winner_take_all,
+    k_winners_take_all,
+    pooled_inhibition,
+    soft_winner_take_all,
+    straight_through_nonzero,
+    subtractive_inhibition,
+)
 
 
 def drives(*shape: int) -> torch.Tensor:
@@ -83,3 +91,78 @@ def test_temperature_must_be_positive(temperature: float) -> None:
 def test_there_are_as_many_winners_as_competitors_at_most(winners: int) -> None:
     with pytest.raises(ValueError, match="winners must be between 1 and the 3 competitors"):
         k_winners_take_all(torch.zeros(2, 3), winners)
+
+
+def activity(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Not negative, a third of it zero."""
+    values = torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 1 / 3
+    return values.clamp(min=0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(dim=st.integers(-3, 2), shape=st.tuples(*[st.integers(1, 4)] * 3), units=st.integers(1, 5))
+def test_inhibition_is_the_weighted_sum_over_inhibitors(dim: int, shape: tuple[int, int, int], units: int) -> None:
+    inhibition = activity(*shape)
+    weight = activity(units, shape[dim], seed=1)
+    expected = torch.stack(
+        [sum(weight[unit, j] * inhibition.select(dim, j) for j in range(shape[dim])) for unit in range(units)], dim
+    )
+    assert_close(pooled_inhibition(inhibition, weight, dim=dim), expected)
+    drive = torch.ones_like(expected)
+    assert_close(subtractive_inhibition(drive, inhibition, weight, dim=dim), drive - expected)
+
+
+def test_division_by_hand() -> None:
+    drive = torch.tensor([[6.0, 4.0, 3.0], [5.0, 5.0, 5.0]])
+    inhibition = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
+    weight = torch.tensor([[1.0, 1.0], [0.0, 0.5], [0.0, 0.0]])  # denominators 3, 1, 0 -> 1; then all 0 -> infinity
+    assert divisive_inhibition(drive, inhibition, weight).tolist() == [[2.0, 4.0, 3.0], [0.0, 0.0, 0.0]]
+
+
+def test_a_sample_of_images_shares_one_smallest_denominator() -> None:
+    inhibition = torch.tensor([[[[0.0, 4.0]]], [[[0.0, 8.0]]]])  # (batch, channels, height, width) = (2, 1, 1, 2)
+    quotient = divisive_inhibition(torch.full((2, 2, 1, 2), 8.0), inhibition, torch.tensor([[1.0], [0.5]]), dim=1)
+    assert quotient.flatten(1).tolist() == [[4.0, 2.0, 4.0, 4.0], [2.0, 1.0, 2.0, 2.0]]
+
+
+def test_division_responds_to_contrast_and_not_to_scale() -> None:
+    inhibition, weight = activity(5, 4) + 0.1, activity(6, 4, seed=1) + 0.1
+    drive = activity(5, 6, seed=2)
+    assert_close(divisive_inhibition(7 * drive, 7 * inhibition, weight), divisive_inhibition(drive, inhibition, weight))
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 99), share=st.floats(0, 1))
+def test_only_zeros_are_replaced_and_by_the_smallest_of_their_sample(seed: int, share: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    denominator = torch.rand(4, 6, generator=generator) + 0.01
+    denominator *= torch.rand(4, 6, generator=generator) >= share
+    for row, replaced in zip(denominator.tolist(), straight_through_nonzero(denominator).tolist(), strict=True):
+        smallest = min((value for value in row if value), default=math.inf)
+        assert replaced == [value or smallest for value in row]
+
+
+def test_the_gradient_passes_straight_through_replaced_zeros() -> None:
+    denominator = torch.tensor([[2.0, 0.0, 0.5], [1.0, 1.0, 4.0]], requires_grad=True)
+    weight = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    (straight_through_nonzero(denominator) * weight).sum().backward()
+    assert torch.equal(denominator.grad, weight)
+
+
+def test_without_zeros_the_gradients_of_inhibition_are_the_derivatives() -> None:
+    drive, inhibition, weight = activity(3, 5) + 0.1, activity(3, 2, seed=1) + 0.1, activity(5, 2, seed=2) + 0.1
+    inputs = tuple(tensor.requires_grad_() for tensor in (drive, inhibition, weight))
+    assert torch.autograd.gradcheck(divisive_inhibition, inputs)
+    assert torch.autograd.gradcheck(subtractive_inhibition, inputs)
+
+
+def test_inhibition_of_many_networks_at_once_is_that_of_each() -> None:
+    drive, inhibition, weight = activity(4, 3, 5), activity(4, 3, 2, seed=1), activity(4, 5, 2, seed=2)
+    together = torch.func.vmap(divisive_inhibition)(drive, inhibition, weight)
+    alone = [divisive_inhibition(*one) for one in zip(drive, inhibition, weight, strict=True)]
+    assert_close(together, torch.stack(alone))
+
+
+def test_weights_fit_the_inhibitors() -> None:
+    with pytest.raises(ValueError, match="one column for each of the 3 inhibitory units along dim -1; got 2 columns"):
+        subtractive_inhibition(torch.zeros(4, 5), torch.zeros(4, 3), torch.zeros(5, 2))
