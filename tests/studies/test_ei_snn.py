@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from interplay.primitives.randomness import generator_of
 from interplay.spiking.ei_snn import EILinear, EIProp
 from interplay.studies.ei_snn import TUNING_SEED, best_rate, constraints_kept, data_of, made, study, sweep
 from interplay.studies.ei_snn.networks import (
@@ -24,7 +25,6 @@ from interplay.studies.ei_snn.training import (
     accuracy,
     digits,
     folders,
-    generator_of,
     rate_factor,
     shifted_and_mirrored,
     train,

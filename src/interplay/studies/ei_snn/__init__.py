@@ -20,6 +20,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import nn
 
 from interplay.evidence import Device, Measurement, Study, StudyConfig, all_of, difference, mean, tally
+from interplay.primitives.randomness import generator_of
 from interplay.studies.ei_snn.networks import (
     CONDITIONS,
     Architecture,
@@ -37,7 +38,6 @@ from interplay.studies.ei_snn.training import (
     accuracy,
     digits,
     folders,
-    generator_of,
     train,
 )
 

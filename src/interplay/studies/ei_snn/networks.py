@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interplay.primitives.neurons import LIF, MultiStep
+from interplay.primitives.randomness import initialised_from
 from interplay.spiking.ei_snn import EIProp, ei_mlp, ei_vgg, sew_ei_resnet18
 from interplay.spiking.ei_snn.architectures import Circuit
 from interplay.spiking.ei_snn.layer import EILayer
@@ -63,9 +64,7 @@ def build(
     """A network of this condition, initialised by `batch` where it wants that."""
     settings: dict[str, Any] = {"time_steps": time_steps, "circuit": condition.circuit, "out_features": classes}
     settings |= condition.settings
-    # PyTorch initialises layers from its global generator alone; this one is put back afterwards.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    with initialised_from(generator):
         if architecture == "mlp":
             network = ei_mlp(depth, in_features=batch[0].numel(), hidden=[width] * (depth - 1), **settings)
         elif architecture == "vgg":

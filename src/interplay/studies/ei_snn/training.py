@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from interplay.assets import mnist_5k
 from interplay.assets.image_folders import ImageFolder
+from interplay.primitives.randomness import generator_of
 from interplay.spiking.ei_snn import constrain
 from interplay.studies.ei_snn.networks import ei_layers
 
@@ -36,11 +37,6 @@ class Data(NamedTuple):
     train: Part
     validation: Part
     test: Part
-
-
-def generator_of(seed: int, *purpose: int) -> torch.Generator:
-    (state,) = np.random.SeedSequence((seed, *purpose)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state))
 
 
 @cache
