@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from torch.profiler import ProfilerActivity, profile
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -46,3 +48,16 @@ def compare(
             function()
             seconds[name].append(time.perf_counter() - start)
     return Comparison(work, seconds)
+
+
+def peak_megabytes(function: Callable[[], object]) -> float:
+    """The most memory that PyTorch holds at a time during one call, beyond what was there before."""
+    function()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        function()
+    held = peak = 0
+    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak / 2**20

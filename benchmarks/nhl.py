@@ -10,14 +10,12 @@ import copy
 import importlib
 import itertools
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from measure import HEADER, compare
+from measure import HEADER, compare, peak_megabytes
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from interplay.plasticity.nhl import NHL, BatchNormAdapt, Tent
 
@@ -67,19 +65,6 @@ def official(directory: Path, network: nn.Module) -> nn.Module:
     model = tent.configure_model(copy.deepcopy(network))
     parameters, _ = tent.collect_params(model)
     return tent.Tent(model, torch.optim.Adam(parameters, lr=1e-3))
-
-
-def peak_megabytes(function: Callable[[], object]) -> float:
-    """The most that one call has allocated at a time, beyond what was there before."""
-    function()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        function()
-    held = peak = 0
-    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak / 2**20
 
 
 def main() -> None:

@@ -13,9 +13,8 @@ from functools import partial
 from importlib import metadata
 
 import torch
-from measure import HEADER, compare
+from measure import HEADER, compare, peak_megabytes
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from interplay.primitives.neurons import LIF, ATanSurrogate, SpikingNeuron
 
@@ -101,19 +100,6 @@ def peers() -> dict[str, Run]:
 def forward_and_backward(run: Run, current: Tensor, weight: Tensor) -> None:
     current.grad = None
     run(current).backward(weight)
-
-
-def peak_megabytes(function: Callable[[], object]) -> float:
-    """The most that one call has allocated at a time, beyond what was there before."""
-    function()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        function()
-    held = peak = 0
-    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak / 2**20
 
 
 def main() -> None:

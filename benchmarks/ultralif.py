@@ -11,10 +11,9 @@ from importlib import metadata
 from itertools import product
 
 import torch
-from measure import HEADER, compare
+from measure import HEADER, compare, peak_megabytes
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
-from torch.profiler import ProfilerActivity, profile
 
 from interplay.primitives.neurons import MultiStep, SpikingNeuron
 from interplay.spiking.ultralif import UltraDLIF, UltraLIF, soft_lif
@@ -69,19 +68,6 @@ def both_ways(run: Run, current: Tensor) -> None:
     """Forward and backward."""
     current.grad = None
     run(current).sum().backward()
-
-
-def peak_megabytes(function: Callable[[], object]) -> float:
-    """The most that one call has allocated at a time, beyond what was there before."""
-    function()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        function()
-    held = peak = 0
-    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak / 2**20
 
 
 def all_seeds(

@@ -126,6 +126,13 @@ def test_a_sequence_can_be_cut_anywhere():
     torch.testing.assert_close(state, last, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("decay", [0.7, torch.tensor([0.2, 0.5, 0.9])], ids=["one", "each"])
+def test_steps_and_sequence_agree_to_the_bit(decay):
+    neuron, current = LIF(decay), currents(50, 8, 3, dtype=torch.float32)
+    for fused, loop in zip(neuron.sequence(current), stepwise(neuron, current), strict=True):
+        torch.testing.assert_close(fused, loop, rtol=0, atol=0)
+
+
 def test_one_gradient_may_be_missing():
     for pick in (0, 1):
         grads = []
@@ -201,8 +208,9 @@ def test_lif_passes_the_battery(learn):
 
 
 def test_half_precision_stays_half():
-    spikes, state = LIF(torch.tensor([0.5, 0.8])).sequence(currents(5, 4, 2, dtype=torch.bfloat16))
-    assert spikes.dtype == state.dtype == torch.bfloat16
+    neuron, current = LIF(torch.tensor([0.5, 0.8])), currents(5, 4, 2, dtype=torch.bfloat16)
+    for spikes, state in (neuron.sequence(current), neuron(current[0])):
+        assert spikes.dtype == state.dtype == torch.bfloat16
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own tracing

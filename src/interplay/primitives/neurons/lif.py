@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interplay.primitives.neurons.lif_sequence import RESETS, Dynamics, Reset, lif_sequence
+from interplay.primitives.neurons.lif_sequence import RESETS, Dynamics, Reset, charge, lif_sequence
 from interplay.primitives.neurons.spiking_neuron import SpikingNeuron, State
 from interplay.primitives.neurons.surrogates import SigmoidSurrogate, Surrogate, spike
 
@@ -92,7 +92,7 @@ class LIF(SpikingNeuron):
     def step(self, current: Tensor, state: State) -> tuple[Tensor, State]:
         """Charge, fire, reset."""
         assert isinstance(state, Tensor)
-        charged = self.decay * state + current
+        charged = charge(state, current, self._decay_for(current))
         spikes = self.fire(charged)
         fired = spikes.detach() if self.detach_reset else spikes
         if self.reset == "subtract":
@@ -101,11 +101,12 @@ class LIF(SpikingNeuron):
 
     def _run(self, current: Tensor, state: State) -> tuple[Tensor, State]:
         assert isinstance(state, Tensor)
-        decay = self.decay
-        if isinstance(decay, Tensor):
-            decay = decay.to(current.dtype)
         dynamics = Dynamics(self.threshold, self.reset, self.surrogate, self.detach_reset, self.smooth)
-        return lif_sequence(current, state, decay, dynamics)
+        return lif_sequence(current, state, self._decay_for(current), dynamics)
+
+    def _decay_for(self, current: Tensor) -> float | Tensor:
+        decay = self.decay
+        return decay.to(current.dtype) if isinstance(decay, Tensor) else decay
 
     def extra_repr(self) -> str:
         """Settings, for `print(module)`."""

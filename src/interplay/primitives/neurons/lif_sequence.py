@@ -12,7 +12,7 @@ from torch import Tensor
 from interplay.primitives.neurons.lifting import lifted, lifted_parameter
 from interplay.primitives.neurons.surrogates import Surrogate
 
-__all__ = ["RESETS", "Dynamics", "Reset", "lif_sequence"]
+__all__ = ["RESETS", "Dynamics", "Reset", "charge", "lif_sequence"]
 
 Reset = Literal["subtract", "zero", "none"]
 RESETS: tuple[Reset, ...] = get_args(Reset)
@@ -39,6 +39,13 @@ class Dynamics:
         if self.reset == "zero":
             return torch.addcmul(charged, charged, spikes, value=-1, out=out)
         return out.copy_(charged)
+
+
+def charge(potential: Tensor, current: Tensor, decay: float | Tensor, out: Tensor | None = None) -> Tensor:
+    """decay * potential + current, in one kernel: a step and a sequence round alike."""
+    if isinstance(decay, Tensor):
+        return torch.addcmul(current, potential, decay, out=out)
+    return torch.add(current, potential, alpha=decay, out=out)
 
 
 def lif_sequence(current: Tensor, initial: Tensor, decay: float | Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
@@ -77,7 +84,7 @@ class _LIFSequence(torch.autograd.Function):
         for step, now in enumerate(current):
             if step % segment == 0:
                 checkpoints[step // segment] = potential
-            potential.mul_(decay).add_(now)
+            charge(potential, now, decay, out=potential)
             dynamics.after_reset(potential, dynamics.fire(potential, spikes[step]), out=potential)
         return spikes, potential, checkpoints
 
@@ -141,7 +148,7 @@ class _LIFGradient(torch.autograd.Function):
             steps = range(start, min(start + segment, len(current)))
             potential = before[0].copy_(checkpoints[start // segment])
             for at, step in enumerate(steps):
-                torch.mul(potential, decay, out=charged[at]).add_(current[step])
+                charge(potential, current[step], decay, out=charged[at])
                 if at + 1 < len(steps):
                     potential = before[(at + 1) % len(before)]
                     dynamics.after_reset(charged[at], dynamics.fire(charged[at], scratch), out=potential)

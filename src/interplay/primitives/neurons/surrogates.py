@@ -79,6 +79,12 @@ class ATanSurrogate(Surrogate):
         """Slope / 2 / (1 + (pi/2 slope x)^2)."""
         return (math.pi / 2 * self.slope * x).square_().add_(1).reciprocal_().mul_(self.slope / 2)
 
+    def pull_back_(self, gradient: Float[Tensor, "..."], x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """`gradient` times the derivative at `x`, gradient / (2/slope + pi^2 slope x^2 / 2); `x` is overwritten."""
+        offset = torch.full((), 2 / self.slope, dtype=x.dtype, device=x.device)
+        torch.addcmul(offset, x, x, value=math.pi**2 * self.slope / 2, out=x)
+        return torch.div(gradient, x, out=x)
+
 
 @dataclass(frozen=True)
 class FastSigmoidSurrogate(Surrogate):
