@@ -1,7 +1,7 @@
-"""LIF over a sequence, forward and backward, against snnTorch, SpikingJelly and Norse: time and peak memory.
+"""Neurons and layers over a sequence, forward and backward, against snnTorch, SpikingJelly, Norse: time, peak memory.
 
-All neurons decay by 0.9 a step, subtract their threshold at a spike, and see the same currents. A neuron of this
-package is added to `ours`.
+All neurons decay by 0.9 a step and see the same currents; LIF neurons subtract their threshold at a spike. The layers
+are E-I layers with LIF, and in the peers' place `Linear`, batch normalisation and their LIF.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from functools import partial
 from importlib import metadata
 
 import torch
-from measure import HEADER, compare, peak_megabytes
-from torch import Tensor
+from measure import HEADER, Comparison, compare, peak_megabytes
+from torch import Tensor, nn
 
-from interplay.primitives.neurons import LIF, ATanSurrogate, SpikingNeuron
+from interplay.primitives.neurons import LIF, ATanSurrogate, MultiStep, SpikingNeuron
+from interplay.spiking.ei_snn import EILinear
+from interplay.spiking.ultralif import UltraDLIF, UltraLIF
 
 Run = Callable[[Tensor], Tensor]
 DECAY = 0.9
+BATCH, NEURONS, UNITS = 64, 1024, 256
 
 
 def sequence(neuron: SpikingNeuron) -> Run:
@@ -27,11 +30,25 @@ def sequence(neuron: SpikingNeuron) -> Run:
 
 
 def ours() -> dict[str, Run]:
-    """Neurons of this package; the first is compared with the peers."""
+    """Neurons of this package."""
     return {
         "LIF": sequence(LIF(DECAY, surrogate=ATanSurrogate(2.0))),
         "LIF, decay learned": sequence(LIF(DECAY, surrogate=ATanSurrogate(2.0), learn_decay=True)),
+        "UltraLIF": sequence(UltraLIF(DECAY)),
+        "UltraDLIF": sequence(UltraDLIF(NEURONS, DECAY)),
     }
+
+
+def layered(run: Run) -> Run:
+    """A layer of a network with batch normalisation, with somebody's neuron."""
+    layer = MultiStep(nn.Sequential(nn.Linear(UNITS, UNITS, bias=False), nn.BatchNorm1d(UNITS)))
+    return lambda inputs: run(layer(inputs))
+
+
+def inhibited() -> Run:
+    """The E-I layer with LIF."""
+    layer, neuron = MultiStep(EILinear(UNITS, UNITS)), ours()["LIF"]
+    return lambda inputs: neuron(layer(inputs))
 
 
 def snntorch() -> Run:
@@ -109,16 +126,24 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
-
-    mine, theirs = ours(), peers()
-    timed, memory = [HEADER], ["| work | neuron | peak MB |", "| --- | --- | --- |"]
+    theirs = peers()
+    timed, memory = [HEADER], ["| work | alternative | peak MB |", "| --- | --- | --- |"]
     for steps in arguments.steps:
-        current = torch.randn(steps, 64, 1024, generator=generator).add_(0.2).requires_grad_()
-        weight = torch.randn(steps, 64, 1024, generator=generator)
-        works = {name: partial(forward_and_backward, run, current, weight) for name, run in {**mine, **theirs}.items()}
-        work = f"{steps} steps, batch 64, 1,024 neurons, forward and backward"
-        timed += compare(work, works, repeats=arguments.repeats, warm_up=3).rows()
-        memory += [f"| {work} | {name} | {peak_megabytes(function):.1f} |" for name, function in works.items()]
+        for width, mine, others in (
+            (NEURONS, ours(), theirs),
+            (UNITS, {"E-I layer": inhibited()}, {name: layered(run) for name, run in theirs.items()}),
+        ):
+            inputs = torch.rand(steps, BATCH, width, generator=generator).requires_grad_()
+            weight = torch.randn(steps, BATCH, width, generator=generator)
+            works = {
+                name: partial(forward_and_backward, run, inputs, weight) for name, run in {**mine, **others}.items()
+            }
+            work = f"{steps} steps, batch {BATCH}, {width} {'neurons' if width == NEURONS else 'inputs and units'}"
+            whole = compare(work, works, repeats=arguments.repeats, warm_up=3)
+            for name in mine:
+                against = {one: whole.seconds[one] for one in (name, *others)}
+                timed += Comparison(work, against).rows()
+            memory += [f"| {work} | {name} | {peak_megabytes(function):.1f} |" for name, function in works.items()]
     print("\n".join([*timed, "", *memory]))
 
 
