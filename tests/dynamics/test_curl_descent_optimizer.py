@@ -284,6 +284,8 @@ def test_what_has_no_neurons_to_flip_is_refused():
     model = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 2))
     with pytest.raises(TypeError, match="layer '0' is Embedding; only linear layers and convolutions"):
         flip_plan(model, {"0": 0.5})
+    with pytest.raises(TypeError, match="flips must say by name of the layer"):
+        flip_plan(model, 0.1)
     with pytest.raises(KeyError, match="no layer 'head'; those that can be flipped are: 1"):
         flip_plan(model, {"head": 0.5})
 

@@ -53,7 +53,8 @@ def flip_plan(
     KeyError
         If the model has no layer of that name.
     TypeError
-        If the layer is neither linear nor a convolution; embeddings, whose inputs are symbols, have no fan-out to flip.
+        If `flips` is no mapping, or the layer is neither linear nor a convolution; embeddings, whose inputs are
+        symbols, have no fan-out to flip.
     ValueError
         If a fraction, number or index is out of range, or a draw is asked for without a generator.
 
@@ -66,6 +67,8 @@ def flip_plan(
     """
     if side not in ("pre", "post"):
         raise ValueError(f"side must be 'pre' or 'post'; got {side!r}")
+    if not isinstance(flips, Mapping):
+        raise TypeError(f"flips must say by name of the layer what is flipped, as in {{'0': 0.1}}; got {flips!r}")
     layers = dict(model.named_modules())
     plan: dict[nn.Parameter, Tensor] = {}
     for name, wanted in flips.items():
