@@ -150,7 +150,8 @@ def test_answers_without_the_heavy_libraries(arguments):
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_a_polite_kill_keep_what_is_finished(tmp_path, end):
     script = (
-        "from tests.evidence import coin_study; from interplay import catalog, cli; import sys, time\n"
+        "from tests.evidence import coin_study; from interplay import catalog, cli; import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in what a shell runs in the background
         "catalog.System.load_study = lambda system: coin_study.study\n"
         "run_trial = coin_study.study.run_trial\n"
         "coin_study.study.run_trial = lambda config, seed: time.sleep(60 * (seed == 2)) or run_trial(config, seed)\n"

@@ -9,7 +9,7 @@ from interplay.dynamics.curl_descent import (
     TwoLayerTeacherStudent,
     critical_fraction_readout_flips,
     critical_ratio_input_flips,
-    is_stable,
+    stability_matrix,
 )
 from interplay.evidence import Verdict
 from interplay.evidence.study import Measurement, tabulate
@@ -63,10 +63,14 @@ def test_networks_stay_on_the_manifold_where_their_matrix_is_positive(layer):
         generator = generator_of(0, inputs)
         network = TwoLayerTeacherStudent.draw(inputs, hidden, batch=5, generator=generator).at_teacher()
         gains = both_gains(layer, inputs, hidden, fractions)
-        expected = is_stable(network.teacher_weight1, network.teacher_weight2, *gains)
+        smallest = torch.linalg.eigvalsh(stability_matrix(network.teacher_weight1, network.teacher_weight2, *gains))[
+            :, 0
+        ]
+        clear = smallest.abs() > 0.05 * smallest[0]  # the nearer to the edge, the longer an error takes to decide
+        assert clear.sum() >= 4
         before = network.weight1.detach().clone()
         stays = stays_on_the_manifold(network, POPULATION, generator, gains, 6000)
-        assert stays.tolist() == expected.tolist()
+        assert stays[clear].tolist() == (smallest[clear] > 0).tolist()
         # Later stretches train copies, the first one the networks themselves.
         assert (network.weight1 - before).abs().max() > 0
 

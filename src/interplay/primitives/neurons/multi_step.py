@@ -12,6 +12,7 @@ __all__ = ["MultiStep"]
 class MultiStep(nn.Module):
     """Run a module over (time, batch, ...): a neuron along time, any other module on all time steps as one batch.
 
+    >>> import torch
     >>> from interplay.primitives.neurons import LIF
     >>> net = nn.Sequential(MultiStep(nn.Linear(784, 128)), MultiStep(LIF()))
     >>> net(torch.rand(4, 32, 784)).shape
