@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from interplay.primitives.randomness import generator_of
 from interplay.spiking.ultralif import SpikingClassifier, UltraLIF
@@ -143,7 +144,6 @@ def test_saturated_spikes_send_no_gradient():
 
 
 def test_recordings_and_images_of_ones_own(tmp_path, config):
-    safetensors = pytest.importorskip("safetensors.torch")
     generator = torch.Generator().manual_seed(0)
     recordings = {
         "train_inputs": torch.poisson(torch.ones(90, 6, 12), generator=generator),
@@ -155,8 +155,8 @@ def test_recordings_and_images_of_ones_own(tmp_path, config):
         "train_inputs": torch.rand(90, 1, 4, 4, generator=generator),
         "test_inputs": torch.rand(20, 1, 4, 4, generator=generator),
     }
-    safetensors.save_file(recordings, tmp_path / "recordings.safetensors")
-    safetensors.save_file(images, tmp_path / "images.safetensors")
+    save_file(recordings, tmp_path / "recordings.safetensors")
+    save_file(images, tmp_path / "images.safetensors")
     files = {"events": tmp_path / "recordings.safetensors", "images": tmp_path / "images.safetensors"}
     measured = study.run_trial(study.configure("smoke", {**files, "validation_samples": 10}), 0)
     assert {HISTOGRAM, IN_TIME, IMAGES} <= set(measured["item"].dropna())
@@ -165,6 +165,6 @@ def test_recordings_and_images_of_ones_own(tmp_path, config):
 
     with pytest.raises(ValueError, match="holds 90 training samples, not more than validation=100"):
         event_tasks(0, file=files["events"], training=10, validation=100, test=10)
-    safetensors.save_file({"train_inputs": recordings["train_inputs"]}, tmp_path / "part.safetensors")
+    save_file({"train_inputs": recordings["train_inputs"]}, tmp_path / "part.safetensors")
     with pytest.raises(ValueError, match="lacks train_labels, test_inputs, test_labels"):
         event_tasks(0, file=tmp_path / "part.safetensors", training=10, validation=10, test=10)
