@@ -13,22 +13,22 @@ random         initial weights and splits, from generators; the analysis is dete
 =============  ======================================================================================================
 
 A network without biases, f = sum_m xi_m sigma(theta_m[x] + theta_m[y]), learns (x + y) mod p. Inside a neuron all
-frequencies grow by themselves and the one that starts large and aligned, output phase psi near 2 phi, takes over. Neurons
-of all frequencies and phases then vote, and what is left of the noise are two ghosts at 2 x and 2 y. With part of the table
-held out and weight decay the same race first memorises, then generalises.
+frequencies grow by themselves and the one that starts large and aligned, output phase psi near 2 phi, takes over.
+Neurons of all frequencies and phases then vote, and what is left of the noise are two ghosts at 2 x and 2 y. With part
+of the table held out and weight decay the same race first memorises, then generalises.
 
 - `fourier_basis`, `FourierSpectrum`: magnitudes, phases and concentration of any pair of layers.
 - `dominance_time`, `decoupled_flow`: one frequency on its own, in closed form and over time.
 - `lottery_ticket`: the frequency that every neuron will learn, before training.
-- `voting_logits`, `flawed_indicator`, `fit_flawed_indicator`: the vote, its closed form, and how well a network has it.
+- `voting_logits`, `flawed_indicator`, `fit_flawed_indicator`: the vote, its closed form, how well a network has it.
 - `phase_symmetry`: how evenly phases spread, against chance.
-- `ModularAdditionNet`, `addition_table`, `random_split`, `Descent`, `train`: the network and its training, many at once.
+- `ModularAdditionNet`, `addition_table`, `random_split`, `Descent`, `train`: the network, training many at once.
 - `GrokkingMonitor`: accuracies by what was seen in training, spectra, and the stages.
 
 What differs from the official code:
 
-- The dominant frequency is that of the largest alpha_k beta_k; the code takes the largest single coefficient of the input
-  weights, which prefers frequencies whose phase lies on an axis.
+- The dominant frequency is that of the largest alpha_k beta_k; the code takes the largest single coefficient of the
+  input weights, which prefers frequencies whose phase lies on an axis.
 - Frequencies are decoded by a real FFT and not by a matrix product; the numbers are the same.
 - The signs of the phase equations are those of the code's weight-space flow and of the network's gradient, which texts
   about the paper print reversed.

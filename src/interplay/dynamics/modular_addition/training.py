@@ -1,7 +1,8 @@
 """Full-batch training of many addition networks at once, by descent or AdamW with a rate and decay of their own.
 
-The logits of (x, y) and (y, x) are the same, so a pass goes over the p (p + 1) / 2 unordered pairs, each with the number
-of its orders in the training set as weight, and is written out, as the gradient of the mean cross-entropy is short:
+The logits of (x, y) and (y, x) are the same, so a pass goes over the p (p + 1) / 2 unordered pairs, each with the
+number of its orders in the training set as weight, and is written out, as the gradient of the mean cross-entropy is
+short:
 
 (1)  G = (softmax(f) - onehot(x + y)) * weight / sum of weights,   df = G
 (2)  dxi = G h^T,   dtheta = (xi^T G * sigma'(z)) C^T,   with C[j, pair] how often number j is in a pair
@@ -25,8 +26,8 @@ from interplay.dynamics.modular_addition.network import ACTIVATIONS, ModularAddi
 __all__ = ["Descent", "random_split", "train"]
 
 Watch = Callable[[int, ModularAdditionNet, Tensor], object]
-# Networks go through a pass in blocks whose hidden layer stays in a core's cache: at 512 neurons and p = 23, eight in one
-# product take half as long again as eight in blocks of two.
+# Networks go through a pass in blocks whose hidden layer stays in a core's cache: at 512 neurons and p = 23, eight in
+# one product take half as long again as eight in blocks of two.
 HIDDEN_VALUES_AT_ONCE = 300_000
 CHECK_EVERY = 100
 SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -52,7 +53,7 @@ class Descent:
     betas, eps
         Of AdamW.
     warm_up
-        Step t takes min(t / warm_up, 1) of the rate, so that the very first step is none, as published; 0 for all of it.
+        Step t takes min(t / warm_up, 1) of the rate, so that the very first is none, as published; 0 for all of it.
     """
 
     lr: float | Float[Tensor, " run"] = 5e-5
@@ -97,7 +98,7 @@ def train(
     *,
     in_train: Bool[Tensor, "*run p p"] | None = None,
     watch: Watch | None = None,
-) -> Float[Tensor, "time *run"]:
+) -> Float[Tensor, "time ..."]:
     """Train in place on the mean cross-entropy; networks along the run axis do not see one another.
 
     Parameters
@@ -237,9 +238,7 @@ def _of_each(value: float | Tensor, weight: Tensor, name: str) -> Tensor:
 
 
 def _check_finite(losses: list[Tensor]) -> None:
-    recent = (
-        torch.stack(losses[-CHECK_EVERY - 1 :]).flatten(1) if losses[0].dim() else torch.stack(losses[-101:])[:, None]
-    )
+    recent = torch.stack(losses[-CHECK_EVERY - 1 :]).view(-1, losses[0].numel())
     if not recent.isfinite().all():
         bad = ~recent.isfinite()
         row = int(bad.any(1).to(torch.uint8).argmax())
