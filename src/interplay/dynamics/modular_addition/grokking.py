@@ -94,13 +94,13 @@ class GrokkingMonitor:
         right = (logits.argmax(-1) == labels).to(losses)
         record = {}
         for name, group in self.groups.items():
-            share = group.to(losses)
-            share = share / share.sum(-1, keepdim=True)
+            members = group.to(losses)
+            share_right = (right * members).sum(-1) / members.sum(-1)
             if name in ("train", "test"):
-                record[f"{name} loss"] = (losses * share).sum(-1)
-                record[f"{name} accuracy"] = (right * share).sum(-1)
+                record[f"{name} loss"] = (losses * members).sum(-1) / members.sum(-1)
+                record[f"{name} accuracy"] = share_right
             else:
-                record[name] = (right * share).sum(-1)
+                record[name] = share_right
         spectrum = FourierSpectrum.from_weights(inputs, outputs)
         record["IPR"] = spectrum.ipr()
         record["|sin D|"] = spectrum.at(spectrum.dominant()).misalignment.sin().abs().nanmean((-2, -1))
