@@ -29,7 +29,6 @@ What differs from the official code:
 
 - The dominant frequency is that of the largest alpha_k beta_k; the code takes the largest single coefficient of the
   input weights, which prefers frequencies whose phase lies on an axis.
-- Frequencies are decoded by a real FFT and not by a matrix product; the numbers are the same.
 - The signs of the phase equations are those of the code's weight-space flow and of the network's gradient, which texts
   about the paper print reversed.
 - Training passes over unordered pairs with weights, and over many networks at once; losses are the same.

@@ -151,6 +151,7 @@ def draw_evenness(axes: Axes, measurements: DataFrame) -> None:
     axes.set_xticks(range(len(orders)), [f"{order:g}" for order in orders])
     axes.set(xlabel="order r", ylabel="mean resultant length")
     axes.set_ylim(-0.25 * axes.get_ylim()[1])  # room for the legend
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= axes.get_ylim()[1]])
     axes.set_title("Evenness of the phases, against chance")
     axes.legend(loc="lower left", ncols=2)
 
@@ -160,7 +161,7 @@ def draw_logits(axes: Axes, measurements: DataFrame) -> None:
     table = rows.assign(answer=rows["item"].astype(int)).pivot_table(index="answer", columns="x", values="value")
     image = axes.imshow(table, cmap="cividis", origin="lower", interpolation="nearest")
     axes.set(xlabel="y, with x = 0", ylabel="answer j")
-    axes.set_title("Logits: the answer j = y, ghosts at 0 and 2 y")
+    axes.set_title("Logits: answer y, ghosts 0 and 2 y")
     axes.figure.colorbar(image, ax=axes, label="logit, one seed of quad AdamW")
 
 
