@@ -1,0 +1,1 @@
+"""Modalities that are trained together and compete: how to balance them, and how to tell which one is starved."""
