@@ -121,8 +121,7 @@ def indicator_rows(names: list[str], logits: Tensor, step: int | None = None) ->
 
 
 def features(seed: int, p: int, neurons: int, lr: float, steps: int, null_draws: int) -> Iterator[Measurement]:
-    """Networks trained by AdamW on the whole table, taken apart."""
-    pairs, labels = addition_table(p)
+    """Networks trained by AdamW on the whole table, taken apart; then ReLU goes on for as many steps again."""
     for index, (name, activation) in enumerate((("quad AdamW", "square"), ("ReLU AdamW", "relu"))):
         network = ModularAdditionNet(p, neurons, activation=activation, generator=generator_of(seed, FEATURES, index))
         before = spectrum_of(network)
@@ -151,10 +150,17 @@ def features(seed: int, p: int, neurons: int, lr: float, steps: int, null_draws:
         for frequency, count in enumerate(symmetry.count.tolist(), start=1):
             yield Measurement(name, "neurons of a frequency", count, x=frequency)
         if activation == "relu":
-            for swap, sigma in SWAPS.items():
-                with torch.no_grad():
-                    right = network(pairs, sigma).argmax(-1) == labels
-                yield Measurement(swap, "accuracy after the swap", right.double().mean().item())
+            yield from swap_rows(network, "accuracy after the swap")
+            train(network, steps, Descent(lr))
+            yield from swap_rows(network, "accuracy after the swap, trained on")
+
+
+def swap_rows(network: ModularAdditionNet, metric: str) -> Iterator[Measurement]:
+    pairs, labels = addition_table(network.p)
+    for name, activation in SWAPS.items():
+        with torch.no_grad():
+            right = network(pairs, activation).argmax(-1) == labels
+        yield Measurement(name, metric, right.double().mean().item())
 
 
 def diversification(p: int, neurons: int) -> Iterator[Measurement]:

@@ -252,6 +252,11 @@ def draw_swaps(axes: Axes, measurements: DataFrame) -> None:
     names = list(dict.fromkeys(rows["condition"]))
     odd = ("x", "x^3")
     draw_dots(axes, [(name, rows[rows["condition"] == name], ORANGE if name in odd else BLUE) for name in names])
+    more = measurements[measurements["metric"] == "accuracy after the swap, trained on"]
+    for position, name in enumerate(names):
+        value = more.loc[more["condition"] == name, "value"].mean()
+        axes.plot(value, position, "D", color="black", markerfacecolor="none", markersize=6)
+    axes.plot([], [], "D", color="black", markerfacecolor="none", label="twice the steps, mean")
     axes.plot([], [], "o", color=BLUE, label="has an even part")
     axes.plot([], [], "o", color=ORANGE, label="odd")
     axes.set(xlabel="accuracy", xlim=(-0.02, 1.02))
