@@ -68,12 +68,12 @@ def draw_race(axes: Axes, measurements: DataFrame, metric: str) -> None:
 def draw_dominance(axes: Axes, measurements: DataFrame) -> None:
     """Time to dominance in the decoupled flow, in closed form."""
     p = int(measurements.loc[measurements["metric"] == "logit at x = 0", "x"].max()) + 1
-    magnitude = torch.linspace(0.005, 0.05, 120, dtype=torch.float64)
-    angle = torch.linspace(0, math.pi, 121, dtype=torch.float64)[:-1]
-    time = dominance_time(magnitude[None, :], magnitude[None, :], angle[:, None], p)
-    image = axes.pcolormesh(magnitude, angle, time.log10(), cmap="cividis_r", shading="gouraud", rasterized=True)
-    levels = np.arange(math.floor(time.log10().min()), math.ceil(time.log10().max()), 0.25)
-    axes.contour(magnitude, angle, time.log10(), levels=levels, colors="white", linewidths=0.6)
+    magnitude, angle = np.linspace(0.005, 0.05, 120), np.linspace(0, math.pi, 120, endpoint=False)
+    start = torch.from_numpy(magnitude)
+    time = dominance_time(start, start, torch.from_numpy(angle)[:, None], p).log10().numpy()
+    image = axes.pcolormesh(magnitude, angle, time, cmap="cividis_r", shading="gouraud", rasterized=True)
+    levels = np.arange(math.floor(time.min()), math.ceil(time.max()), 0.25)
+    axes.contour(magnitude, angle, time, levels=levels, colors="white", linewidths=0.6)
     axes.set(xlabel="initial magnitude, alpha = beta", ylabel="initial |D|, rad")
     axes.set_title("Time to dominance (closed form)")
     axes.figure.colorbar(image, ax=axes, label="log10 of time / (step x rate)")
