@@ -66,7 +66,13 @@ def test_training_agrees_with_the_official_code(name, depth, nonlinearity, defic
     network, modes = official_start(depth, nonlinearity)
     modes = TargetModes(*(part.to(dtype) for part in modes))
     run = train_pathways(
-        network.to(dtype), X.to(dtype), Y.to(dtype), steps=1001, lr=0.01, deficits=[deficit], modes=modes,
+        network.to(dtype),
+        X.to(dtype),
+        Y.to(dtype),
+        steps=1001,
+        lr=0.01,
+        deficits=[deficit],
+        modes=modes,
         record_every=100,
     )
     recorded = OFFICIAL[name]
@@ -92,10 +98,9 @@ def all_deficits():
 
 
 def start(seeds, depth=3, nonlinearity="linear", width=12):
-    network = TwoPathwayLinear.gaussian(
+    return TwoPathwayLinear.gaussian(
         8, 15, depth=depth, seeds=seeds, width=width, scale=0.3, nonlinearity=nonlinearity, dtype=torch.float64
     )
-    return network
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])

@@ -64,23 +64,20 @@ def test_the_end_is_where_following_leads(depth, windows):
 @given(
     depth=st.integers(1, 8),
     value=st.floats(0.5, 10),
-    starts=st.lists(st.floats(0.05, 0.65), min_size=2, max_size=3),
+    starts=st.lists(st.floats(0.15, 0.65), min_size=2, max_size=3),
     begin=st.floats(0, 3),
-    length=st.floats(0, 20),
+    length=st.floats(0, 4),
 )
 def test_the_end_is_where_following_leads_from_anywhere(depth, value, starts, begin, length):
     p0 = np.array(starts)[:, None] * min(1.0, (value / 4) ** (1 / depth))
     deficit = {1: (begin, begin + length)}
     shares = final_share([value], depth, p0, deficit)
     assert shares.sum() == pytest.approx(1)
-    at_end = pathway_race([value], depth, p0, [0.0, begin, begin + length], deficit)[-1] ** (1 / depth)
-    reached = final_share([value], depth, at_end) if at_end.max() ** depth * len(starts) < value else None
-    if reached is not None:
-        np.testing.assert_allclose(shares, reached, atol=1e-6)
-    # All learn by the same curve after the deficit, so their order at its end is the order for ever.
-    assert (np.argsort(shares[:, 0], kind="stable") == np.argsort(at_end[:, 0], kind="stable")).all() or np.ptp(
-        shares
-    ) < 1e-6 or np.unique(np.round(at_end, 9)).size < len(starts)
+    carried = pathway_race([value], depth, p0, [0.0, begin, begin + length], deficit)[-1]
+    if carried.sum() < value * (1 - 1e-7):
+        np.testing.assert_allclose(shares, final_share([value], depth, carried ** (1 / depth)), atol=1e-6)
+    else:
+        np.testing.assert_allclose(shares, carried / value, atol=1e-6)
 
 
 def test_a_deprived_pathway_has_a_ceiling_below_which_it_stays():

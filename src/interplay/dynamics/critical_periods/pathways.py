@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple, get_args
 
 import torch
@@ -17,7 +18,7 @@ __all__ = ["TargetModes", "TwoPathwayLinear", "hierarchy", "target_modes"]
 
 
 class TargetModes(NamedTuple):
-    """Singular modes of a target map: left (outputs, modes), values (modes,) in falling order, right (inputs, modes)."""
+    """Singular modes of a map: left (outputs, modes), values (modes,) in falling order, right (inputs, modes)."""
 
     left: Tensor
     values: Tensor
@@ -150,10 +151,12 @@ class TwoPathwayLinear(nn.Module):
             drawn[seed] = [
                 torch.randn(paths, receivers, senders, generator=generator, dtype=dtype)
                 * (scale ** (1 / depth) / senders**0.5)
-                for senders, receivers in zip(sizes, sizes[1:], strict=False)
+                for senders, receivers in pairwise(sizes)
             ]
-        return cls([torch.stack(layer) for layer in zip(*(drawn[seed] for seed in seeds), strict=True)],
-                   nonlinearity=nonlinearity)
+        return cls(
+            [torch.stack(layer) for layer in zip(*(drawn[seed] for seed in seeds), strict=True)],
+            nonlinearity=nonlinearity,
+        )
 
     @property
     def depth(self) -> int:

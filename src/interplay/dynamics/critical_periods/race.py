@@ -9,8 +9,8 @@ Time is steps times step size. As all pathways that learn share one bracket, dp_
 (2)  p_i^(2-D) - p_j^(2-D) is constant for D other than 2, and p_i / p_j for D = 2:
 
 the pathways run along a curve on which one of them says where all others are. That leaves one root for where the race
-ends, sum_j K_j = S, and one integral over the curve for where it is at a given time. From (2), a pathway that has fallen
-behind by C = p_b^(2-D) - p_a^(2-D) stays below C^(-1 / (D-2)) however large S is.
+ends, sum_j K_j = S, and one integral over the curve for where it is at a given time. From (2), a pathway that has
+fallen behind by C = p_b^(2-D) - p_a^(2-D) stays below C^(-1 / (D-2)) however large S is.
 
 Starts with unequal layers, for which the official code has q^2 - p^2 = c between layers, follow
 
@@ -20,6 +20,7 @@ Starts with unequal layers, for which the official code has q^2 - p^2 = c betwee
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +34,8 @@ Windows = Mapping[int, tuple[float, float]]
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(96)
 LATEST = 25.0
 """Logit of the leader's progress from which on it counts as arrived, 1e-11 of the way before the end."""
+SHORTEST = 1e-30
+"""Part of the whole time in which nothing happens; the integrator cannot divide intervals much shorter."""
 
 
 def pathway_race(
@@ -56,12 +59,13 @@ def pathway_race(
     p0
         (paths, modes): where each pathway starts, the D-th root of its K if balanced.
     times
-        (times,), rising, from 0 on: steps times step size.
+        (times,), rising, from 0 on: steps times step size. Times far beyond the end of learning are slow to reach;
+        `final_share` is there at once.
     deficit
         Windows in which pathways are frozen.
     dt
         If given, Euler steps of this length, which is what gradient descent of step size dt does to a balanced network;
-        else the flow, to a relative accuracy of 1e-9.
+        else the flow, to a relative accuracy of 1e-11 a step.
     unbalance
         c of equation (3), 0 or more.
 
@@ -87,10 +91,7 @@ def pathway_race(
         factor = (p**2 + unbalance) ** ((depth - 1) / 2)
         return np.asarray(factor * (values - (p * factor).sum(0)) * learning[:, None])
 
-    if dt is not None:
-        path = _euler(start, moments, windows, dt, speed)
-    else:
-        path = _flow(start, moments, windows, speed)
+    path = _flow(start, moments, windows, speed) if dt is None else _euler(start, moments, windows, dt, speed)
     return np.asarray(path * (path**2 + unbalance) ** ((depth - 1) / 2))
 
 
@@ -128,7 +129,7 @@ def final_share(singular_values: ArrayLike, depth: int, p0: ArrayLike, deficit: 
         raise ValueError(f"p0^{depth} sums to S or more in mode {mode}, where S = {values[mode]:g}: nothing to learn")
     windows = _checked_windows(deficit, len(p))
     edges = [0.0, *sorted({edge for window in windows.values() for edge in window if edge > 0})]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         learning = _learning(windows, begin, len(p))
         if learning.any():
             p[learning] = _Curve(values, depth, p, learning).after(end - begin)
@@ -164,7 +165,7 @@ class _Curve:
 
     def after(self, duration: float) -> Array:
         """Where the pathways are some time later: the root of an integral over the curve."""
-        first = np.log(self.leader / (self.goal - self.leader))
+        first = np.log(self.leader / np.maximum(self.goal - self.leader, 1e-12 * self.goal))
         low, high = first, np.full_like(first, LATEST)
         arrived = (first >= LATEST) | (self._time(first, high) <= duration)
         logit = first
@@ -232,17 +233,20 @@ def _flow(start: Array, times: Array, windows: Windows, speed: Callable[[Array, 
     records = np.empty((len(times), *start.shape))
     records[times == 0] = start
     p = start
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         learning = _learning(windows, begin, len(p))
         inside = (times > begin) & (times <= end)
+        if end - begin < SHORTEST * last:
+            records[inside] = p
+            continue
         solution = solve_ivp(
             lambda _, flat, learning=learning: speed(flat.reshape(start.shape), learning).ravel(),
             (begin, end),
             p.ravel(),
             method="DOP853",
             t_eval=np.unique([*times[inside], end]),
-            rtol=1e-9,
-            atol=1e-12,
+            rtol=1e-11,
+            atol=1e-14,
         )
         if not solution.success:
             raise RuntimeError(f"the race could not be integrated from {begin} to {end}: {solution.message}")

@@ -136,9 +136,7 @@ def critical_window(table: pd.DataFrame, fraction: float = 0.5) -> pd.DataFrame:
         opens, closes = _crossing(onsets, level, peak, -1), _crossing(onsets, level, peak, 1)
         if part["low"][peak] <= 0 <= part["high"][peak]:
             opens = closes = math.nan
-        rows.append(
-            {"length": length, "peak": onsets[peak], "change": harm[peak], "opens": opens, "closes": closes}
-        )
+        rows.append({"length": length, "peak": onsets[peak], "change": harm[peak], "opens": opens, "closes": closes})
     return pd.DataFrame(rows)
 
 
