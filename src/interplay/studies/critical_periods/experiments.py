@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from interplay.dynamics.critical_periods import (
+    CompletionRun,
     CompletionTask,
     DeepMatrixFactorization,
     DeficitSchedule,
@@ -28,7 +29,7 @@ from interplay.evidence import Measurement
 from interplay.primitives.randomness import generator_of
 
 # Streams of randomness within a seed.
-RANDOM_ONSET, COIN = 20, 21
+RANDOM_ONSET, COIN, DRAW = 20, 21, 22
 JUDGED_MODES = 4
 POINTS = 100
 """Points of a trajectory that are kept for the figure."""
@@ -220,6 +221,10 @@ class Completion:
     lr: float
     scale: float
 
+    def seed_of(self, draw: int) -> int:
+        """Seed of a further draw of matrices and starts."""
+        return int(generator_of(self.seed, DRAW, draw).initial_seed()) % 2**31
+
     def task(self, rank: int, entries: int, draw: int = 0) -> CompletionTask:
         return completion_task(self.n, rank, entries, self.seed, draw=draw)
 
@@ -228,11 +233,16 @@ class Completion:
         depth: int,
         pairs: Sequence[tuple[CompletionTask, CompletionTask]],
         switches: Sequence[int],
-        **options: int,
-    ):
-        products = DeepMatrixFactorization.gaussian(self.n, depth, seeds=[self.seed] * len(pairs), scale=self.scale)
+        seeds: Sequence[int] | None = None,
+        *,
+        record_every: int | None = None,
+    ) -> CompletionRun:
+        seeds = [self.seed] * len(pairs) if seeds is None else seeds
+        products = DeepMatrixFactorization.gaussian(self.n, depth, seeds=seeds, scale=self.scale)
         first, then = zip(*pairs, strict=True)
-        return train_completion(products, first, then, switches, further=self.further, lr=self.lr, **options)
+        return train_completion(
+            products, first, then, switches, further=self.further, lr=self.lr, record_every=record_every
+        )
 
 
 def completion_by_switch(
@@ -261,19 +271,32 @@ def completion_by_switch(
 
 
 def structure_of_the_first_task(
-    track: Completion, depth: int, switch: int, ranks: Sequence[int], numbers: Sequence[int], rank: int, entries: int
+    track: Completion,
+    depth: int,
+    switch: int,
+    ranks: Sequence[int],
+    numbers: Sequence[int],
+    rank: int,
+    entries: int,
+    draws: int,
 ) -> Iterator[Measurement]:
-    """Error after a long first task by its rank, and by the number of entries that are seen."""
+    """Error after a long first task by its rank, and by the number of entries that are seen.
+
+    The first draw of matrices and starts is that of the other experiments; further ones are independent.
+    """
     settings = [(r, entries) for r in ranks] + [(rank, number) for number in numbers]
-    pairs = [(track.task(r, number, draw=1), track.task(track.rank, number)) for r, number in settings]
-    run = track.train(depth, pairs, [switch] * len(pairs))
+    tracks = [track, *(replace(track, seed=track.seed_of(draw)) for draw in range(1, draws))]
+    pairs = [(own.task(r, number, draw=1), own.task(own.rank, number)) for own in tracks for r, number in settings]
+    seeds = [own.seed for own in tracks for _ in settings]
+    run = track.train(depth, pairs, [switch] * len(pairs), seeds)
     for index, error in enumerate(run.error.tolist()):
-        r, number = settings[index]
-        if index < len(ranks):
-            yield Measurement(f"rank {index + 1}", "error by rank of the first task", error, x=float(r))
+        draw, place = divmod(index, len(settings))
+        r, number = settings[place]
+        if place < len(ranks):
+            name, metric, x = f"rank {place + 1}", "error by rank of the first task", r
         else:
-            order = index - len(ranks) + 1
-            yield Measurement(f"entries {order}", "error by number of entries", error, x=float(number))
+            name, metric, x = f"entries {place - len(ranks) + 1}", "error by number of entries", number
+        yield Measurement(name, metric, error, x=float(x), item=f"draw {draw}")
 
 
 def fewer_examples(
