@@ -267,7 +267,7 @@ def completion_by_switch(
             if np.isfinite(error):
                 for order, value in enumerate(values, 1):
                     name = "after a first task" if switch else "second task alone"
-                    yield Measurement(name, "singular value", value, step=step, item=f"{order:02d}")
+                    yield Measurement(name, "singular value", value, step=step, x=float(switch), item=f"{order:02d}")
 
 
 def structure_of_the_first_task(

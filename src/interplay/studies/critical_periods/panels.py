@@ -131,7 +131,11 @@ def draw_switches(axes: Axes, measurements: DataFrame) -> None:
     axes.plot([], [], "k-", label="median, quartiles")
     axes.plot([], [], "k:", label="mean")
     axes.set(xlabel="steps on the first task, T_c", ylabel="error over all entries", yscale="log")
-    axes.set_xscale("symlog", linthresh=float(rows.loc[rows["x"] > 0, "x"].min()))
+    switches = sorted(rows["x"].unique())
+    axes.set_xscale("symlog", linthresh=switches[1])
+    axes.set_xticks(switches, [f"{switch:g}" for switch in switches], fontsize=7)
+    axes.minorticks_off()
+    axes.set_xlim(-0.1 * switches[1], 1.2 * switches[-1])
     axes.set_title("Completion after another task")
     axes.legend(loc="lower right", ncols=2, fontsize=7)
 
@@ -143,8 +147,7 @@ def draw_singular_values(axes: Axes, measurements: DataFrame, condition: str) ->
     for order, part in chosen.groupby("item"):
         part = part.sort_values("step")
         axes.plot(part["step"].astype(float), part["value"], color=colormaps["viridis"](int(order) / 12), linewidth=1.3)
-    switch = int(rows["step"].max() - rows[rows["condition"] == "second task alone"]["step"].max())
-    if condition == "after a first task":
+    if (switch := chosen["x"].iloc[0]) > 0:
         axes.axvline(switch, color="black", linewidth=1, linestyle="--", label="switch of tasks")
         axes.legend(loc="upper right")
     axes.set(xlabel="step", ylabel="ten largest singular values", ylim=(0, rows["value"].max() * 1.08))
@@ -175,5 +178,6 @@ def draw_structure(axes: Axes, measurements: DataFrame) -> None:
         labels += names
     axes.set(yscale="log", ylabel="error over all entries")
     axes.set_xticks(range(len(labels)), labels, fontsize=7, rotation=90)
+    axes.set_ylim(bottom=axes.get_ylim()[0] * 0.01)  # room for the legend
     axes.set_title("What the first phase was like, depth 3")
     axes.legend(loc="lower left", fontsize=7)
