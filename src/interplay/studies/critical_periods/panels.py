@@ -136,6 +136,7 @@ def draw_switches(axes: Axes, measurements: DataFrame) -> None:
     axes.set_xticks(switches, [f"{switch:g}" for switch in switches], fontsize=7)
     axes.minorticks_off()
     axes.set_xlim(-0.1 * switches[1], 1.2 * switches[-1])
+    axes.set_ylim(bottom=axes.get_ylim()[0] * 0.03)  # room for the legend
     axes.set_title("Completion after another task")
     axes.legend(loc="lower right", ncols=2, fontsize=7)
 
