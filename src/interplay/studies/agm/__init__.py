@@ -158,7 +158,6 @@ def late_fusion(config: Config, world: World, alone: dict[str, Trained]) -> Iter
     )[1]
     for name, trained in chosen.items():
         yield Measurement(name, "accuracy", trained.test)
-    yield Measurement("best other modulation", "accuracy", best(chosen)[1].test)
     yield Measurement("MSLR, stronger", "accuracy", world.run(mslr(world, config.strong_factors)).test)
 
 
@@ -181,9 +180,9 @@ study.claim(
 )
 study.claim(
     "as-good-as-other-modulation",
-    "AGM is at least as good as the best of OGM-GE, MSLR and MSES, to 0.01 in accuracy.",
+    "AGM is at least as good as OGM-GE, MSLR and MSES each, to 0.01 in accuracy.",
     paper="'surpasses all'; numbers not known",
-    test=difference("accuracy", "AGM", "best other modulation").above(-0.01),
+    test=all_of(*(difference("accuracy", "AGM", name).above(-0.01) for name in ("OGM-GE", "MSLR", "MSES"))),
 )
 study.claim(
     "early-fusion",
