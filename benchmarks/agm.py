@@ -124,7 +124,7 @@ def main() -> None:
     rows = [HEADER]
     for name, make in (("study's network", small_net), ("perceptrons of 1,024 units", wide_net)):
         alternatives: dict[str, Callable[[], object]] = {
-            "AGM, one pass of three times the batch": steps(AGM(make())),
+            "AGM, coalitions in one pass": steps(AGM(make())),
             "joint training": steps(JointTraining(make())),
             "AGM, three passes": steps(AGM(make(), batched=False)),
         }

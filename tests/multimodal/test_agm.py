@@ -120,6 +120,22 @@ def test_shares_are_the_definition_and_add_up(modalities, batched):
     torch.testing.assert_close(shares.total, net(inputs))
 
 
+def test_a_model_that_is_called_gets_one_batch_and_the_same_gradients():
+    net, (inputs, _) = network(["audio", "visual"]), batch(["audio", "visual"])
+    sizes = []
+
+    def call(net: nn.Module, given: dict[str, torch.Tensor]) -> torch.Tensor:
+        sizes.append(len(given["audio"]))
+        return net(given)
+
+    called = ShapleyShares(net, call=call)(inputs).by_modality["audio"]
+    assert sizes == [15]
+    encoded = ShapleyShares(net)(inputs).by_modality["audio"]
+    torch.testing.assert_close(called, encoded)
+    gradients = [torch.autograd.grad(share.square().sum(), list(net.parameters())) for share in (called, encoded)]
+    torch.testing.assert_close(*gradients)
+
+
 def test_a_modality_without_influence_has_an_even_share_of_the_empty_prediction():
     net, (inputs, _) = network(["audio", "visual"]), batch(["audio", "visual"])
     with torch.no_grad():

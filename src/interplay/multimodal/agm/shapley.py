@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interplay.multimodal.fusion import FusionNet
+
 __all__ = ["ShapleyShares", "Shares", "mixes_or_draws"]
 
 Mask = Literal["zeros", "mean"] | Callable[[str, Tensor], Tensor]
@@ -145,7 +147,10 @@ class ShapleyShares:
         coalitions: Sequence[frozenset[int]],
         samples: int,
     ) -> Float[Tensor, "coalition sample ..."]:
-        """Every coalition's prediction by one pass."""
+        """Every coalition's prediction by one pass; the encoders of a `FusionNet` need not see what they saw before."""
+        fusion = self._call is None and type(self.net).forward is FusionNet.forward
+        if fusion and set(self.modalities) == set(self.net.modalities):
+            return self._fused_together(inputs, absent, coalitions, samples)
         stacked = {
             name: torch.cat([values] * len(coalitions))
             for name, values in inputs.items()
@@ -155,6 +160,24 @@ class ShapleyShares:
             choice = [inputs[name] if position in coalition else absent[name] for coalition in coalitions]
             stacked[name] = torch.cat(choice)
         predictions = self._predict({name: stacked[name] for name in inputs})
+        return predictions.view(len(coalitions), samples, *predictions.shape[1:])
+
+    def _fused_together(
+        self,
+        inputs: Mapping[str, Tensor],
+        absent: Mapping[str, Tensor],
+        coalitions: Sequence[frozenset[int]],
+        samples: int,
+    ) -> Float[Tensor, "coalition sample ..."]:
+        # Zeros have one latent, whatever the sample.
+        absent = {name: values[:1] for name, values in absent.items()} if self.masks == "zeros" else absent
+        present, masked = self.net.encode(inputs), self.net.encode(absent)
+        latents = {}
+        for position, name in enumerate(self.modalities):
+            instead = masked[name].expand_as(present[name])
+            choice = [present[name] if position in coalition else instead for coalition in coalitions]
+            latents[name] = torch.cat(choice)
+        predictions = self.net.fuse(latents)
         return predictions.view(len(coalitions), samples, *predictions.shape[1:])
 
     def _apart(
