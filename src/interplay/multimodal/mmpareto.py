@@ -9,7 +9,8 @@ along their sum; where they conflict along twice the shortest vector between the
     2 (a g + (1 - a) u),  a = u.(u - g) / |g - u|^2                                                 (1)
 
 (the min-norm point of the segment, which descends both losses). Each parameter's step is then stretched to the norm of
-g + u, if that is larger, and by a factor gamma, 1.5 in the official code: the size of the noise that helps to generalise.
+g + u, if that is larger, and by a factor gamma, 1.5 in the official code: the size of the noise that helps to
+generalise.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ def min_norm_weight(first: Tensor, second: Tensor) -> Float[Tensor, ""]:
 class MMPareto(MultiLossTraining):
     """Multi-loss training whose encoders resolve the conflict of their two gradients.
 
-    `loss` takes the gradient of the joined loss on the way, so that `adjust_gradients` can tell it from the unimodal one
-    in `Parameter.grad`: call `zero_grad`, `loss`, `backward`, `adjust_gradients` once a step, without accumulation and
-    without a scaled loss.
+    `loss` takes the gradient of the joined loss on the way, so that `adjust_gradients` can tell it from the unimodal
+    one in `Parameter.grad`: call `zero_grad`, `loss`, `backward`, `adjust_gradients` once a step, without accumulation
+    and without a scaled loss.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -49,12 +50,14 @@ class UnimodalEnsemble(TrainingMethod):
     """Each encoder with its own head, trained alone; the prediction is the mean of their probabilities.
 
     The gradients do not meet, so that one loop trains all modalities as independent runs, as long as the optimiser
-    treats parameters one by one: clip gradients by modality (`clip_by_modality`), not all together.
+    treats parameters one by one: clip gradients here, modality by modality, and not all together.
 
     Parameters
     ----------
     net
         A `FusionNet` with unimodal heads; its joined head is neither trained nor used.
+    largest_norm
+        To which `adjust_gradients` clips the gradient of each modality's encoder and head. None: no clipping.
     **options
         Those of `TrainingMethod`.
 
@@ -64,24 +67,26 @@ class UnimodalEnsemble(TrainingMethod):
         No unimodal heads.
     """
 
-    def __init__(self, net: FusionNet, **options: object) -> None:
+    def __init__(self, net: FusionNet, *, largest_norm: float | None = None, **options: object) -> None:
         super().__init__(net, **options)  # type: ignore[arg-type]
         _need_heads(net)
+        self.largest_norm = largest_norm
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "sample class"]:
         """Log of the mean probability over modalities."""
         alone = torch.stack(list(self.net.unimodal_logits(self.net.encode(inputs)).values()))
-        return alone.log_softmax(-1).logsumexp(0) - torch.tensor(float(len(alone))).log()
+        return alone.log_softmax(-1).logsumexp(0) - math.log(len(alone))
 
     def loss(self, inputs: Mapping[str, Tensor], target: Int[Tensor, " sample"]) -> Float[Tensor, ""]:
         alone = self.net.unimodal_logits(self.net.encode(inputs))
         return torch.stack([self.criterion(logits, target) for logits in alone.values()]).sum()
 
-    def clip_by_modality(self, largest_norm: float) -> None:
-        """Clip the gradient of each modality's encoder and head by their own norm, after `backward`."""
+    def adjust_gradients(self) -> None:
+        if self.largest_norm is None:
+            return
         for name in self.modalities:
             own = [*self.net.encoders[name].parameters(), *self.net.unimodal_heads[name].parameters()]
-            nn.utils.clip_grad_norm_(own, largest_norm)
+            nn.utils.clip_grad_norm_(own, self.largest_norm)
 
 
 class FrozenEncoders(TrainingMethod):

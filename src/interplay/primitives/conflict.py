@@ -103,9 +103,7 @@ def linear_cka(first: Float[Tensor, "..."], second: Float[Tensor, "..."]) -> Flo
     return (right.T @ left).square().sum() / (_norm(left.T @ left) * _norm(right.T @ right))
 
 
-def jensen_shannon_divergence(
-    first: Float[Tensor, "... class"], second: Float[Tensor, "... class"]
-) -> Float[Tensor, "..."]:
+def jensen_shannon_divergence(first: Float[Tensor, "..."], second: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Jensen-Shannon divergence of two predictions, KL(p || m) / 2 + KL(q || m) / 2 with m = (p + q) / 2, in nats.
 
     Symmetric, and bounded where the Kullback-Leibler divergence is not: 0 for equal predictions, ln 2 for predictions
@@ -115,7 +113,7 @@ def jensen_shannon_divergence(
     Parameters
     ----------
     first, second
-        Logits of the same shape or shapes that broadcast, classes last.
+        Logits, (..., class), of the same shape or of leading shapes that broadcast.
 
     Returns
     -------

@@ -9,11 +9,11 @@ a surrogate of what m alone knows, I(X_m; Y | the others), and L_m = -MIPD_m its
 
     grad_i L_i + k sum over j != i of grad_i L_j                                                    (2)
 
-(paper: equations 12 and 13): k = 1 all raise all influences together, k = 0 each raises its own, k = -1 each also lowers
-that of the others. A single summed loss is always k = 1: the players differ in the gradient alone.
+(paper: equations 12 and 13): k = 1 all raise all influences together, k = 0 each raises its own, k = -1 each also
+lowers that of the others. A single summed loss is always k = 1: the players differ in the gradient alone.
 
-`regime="paper"` is (2) for any head and any number of modalities. With T_i = L_i + k sum_j L_j in which every Z_j, j != i,
-is held constant, the value is sum_i T_i, encoder i gets grad_i T_i, and the head the gradient of the sum, that is
+`regime="paper"` is (2) for any head and any number of modalities. With T_i = L_i + k sum_j L_j in which every Z_j, j
+!= i, is held constant, the value is sum_i T_i, encoder i gets grad_i T_i, and the head the gradient of the sum, that is
 1 + k (M - 1) times that of sum_j L_j: nothing where two players are greedy.
 
 `regime="reference"` is what the official code does for two modalities and a linear head: one part W_m Z_m of the
@@ -35,7 +35,7 @@ from interplay.multimodal.mcr.permutations import LatentPairs
 from interplay.primitives.conflict import jensen_shannon_divergence
 from interplay.primitives.gates import scale_gradient
 
-__all__ = ["Fusion", "GameLoss", "Regime", "influence_game", "perturbed_logits", "permutation_influence"]
+__all__ = ["Fusion", "GameLoss", "Regime", "influence_game", "permutation_influence", "perturbed_logits"]
 
 Fusion = Callable[[Sequence[Tensor]], Tensor]
 """A head: from the latents of all modalities, (sample, features) each, to logits, (sample, class)."""
@@ -122,8 +122,8 @@ def influence_game(
     Raises
     ------
     ValueError
-        k outside [-1, 1]; latents of one modality, of different batches or not (sample, features); an unknown regime, or
-        "reference" where it is not defined.
+        k outside [-1, 1]; latents of one modality, of different batches or not (sample, features); an unknown regime,
+        or "reference" where it is not defined.
     """
     _check(latents)
     if not isinstance(k, Tensor) and not -1 <= k <= 1:
@@ -179,11 +179,10 @@ def _linear_players(
         own.append(value + (signal - signal.detach()))
         gated = scale_gradient(signal, k)
         other.append(value + (gated - gated.detach()))
-    divergences = []
-    for player, part in enumerate(own):
-        others = _others(other, player)
-        divergences.append(jensen_shannon_divergence((others + part)[rows], others[rows] + part[sources]).mean())
-    return torch.stack(divergences)
+    others = [_others(other, player) for player in range(len(own))]
+    clean = torch.stack([rest + part for rest, part in zip(others, own, strict=True)])
+    permuted = torch.stack([rest[rows] + part[sources] for rest, part in zip(others, own, strict=True)])
+    return jensen_shannon_divergence(clean[:, rows], permuted).mean(1)
 
 
 def _reference_game(fusion: Fusion, latents: Sequence[Tensor], pairs: LatentPairs, k: float | Tensor) -> GameLoss:
@@ -215,7 +214,8 @@ def _reference_game(fusion: Fusion, latents: Sequence[Tensor], pairs: LatentPair
 
 
 def _others(parts: Sequence[Tensor], own: int) -> Tensor:
-    return torch.stack([part for position, part in enumerate(parts) if position != own]).sum(0)
+    rest = [part for position, part in enumerate(parts) if position != own]
+    return rest[0] if len(rest) == 1 else torch.stack(rest).sum(0)
 
 
 def _logits(fusion: Fusion, latents: Sequence[Tensor]) -> Tensor:

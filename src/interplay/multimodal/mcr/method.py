@@ -103,7 +103,9 @@ class CompetitionRegularizer(nn.Module):
         if not -1 <= k <= 1:
             raise ValueError(f"k must lie in [-1, 1] (the paper plays -1, 0 and 1), got {k!r}")
         if bottleneck_weight > 0 and bottleneck is None:
-            raise ValueError("bottleneck_weight is above zero: give a ConditionalBottleneck, whose layers are trained too")
+            raise ValueError(
+                "bottleneck_weight is above zero: give a ConditionalBottleneck, whose layers are trained too"
+            )
         self.fusion = fusion
         self.k = k
         self.influence_weight = influence_weight
@@ -141,8 +143,8 @@ class CompetitionRegularizer(nn.Module):
         Raises
         ------
         ValueError
-            Logits that are not finite, latents of different batches, no unimodal logits where their weight asks for them,
-            a batch in which no pairs can be chosen.
+            Logits that are not finite, latents of different batches, no unimodal logits where their weight asks for
+            them, a batch in which no pairs can be chosen.
         """
         if not logits.isfinite().all():
             raise ValueError(

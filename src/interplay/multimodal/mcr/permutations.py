@@ -67,37 +67,41 @@ def latent_permutations(
     if selection not in get_args(Selection):
         raise ValueError(f"selection must be one of {list(get_args(Selection))}, got {selection!r}")
     labels = None if selection in ("rand", "rsi", "alllabel") else _labels(target, samples, selection)
-    if target is not None:
-        device = target.device
+    device = target.device if target is not None else torch.device(device or "cpu")
     if selection in ("rand", "rsi", "rsl"):
-        source_device = torch.device("cpu") if generator is None else generator.device
-        draws = torch.rand(permutations, samples, generator=generator, device=source_device)
-        sources = draws.argsort(dim=1).flatten().to(device or "cpu")
-        rows = torch.arange(samples, device=sources.device).repeat(permutations)
+        drawn_on = torch.device("cpu") if generator is None else generator.device
+        draws = torch.rand(permutations, samples, generator=generator, device=drawn_on)
+        rows = torch.arange(samples, device=device).repeat(permutations)
+        pairs = LatentPairs(rows, draws.argsort(dim=1).flatten().to(device))
         if selection == "rand":
-            return LatentPairs(rows, sources)
-        kept = rows != sources if labels is None else labels[rows] != labels[sources]
-        if not kept.any() and (labels is None or (labels != labels[0]).any()):
-            # Chance alone: a batch of few samples, every one of which met its like. One step along a cycle never does.
-            order = torch.arange(samples, device=sources.device)
-            order = order if labels is None else labels.argsort(stable=True)
-            return _different(order, order.roll(1), labels)
+            return pairs
+        chosen = _of_different(pairs, labels)
+        if not len(chosen.rows):
+            # Chance alone, in a small batch: all met their like. A step along a cycle, sorted by label, does not.
+            order = torch.arange(samples, device=device) if labels is None else labels.argsort(stable=True)
+            chosen = _of_different(LatentPairs(order, order.roll(1)), labels)
     else:
-        rows, sources = (~torch.eye(samples, dtype=torch.bool, device=device or "cpu")).nonzero().unbind(1)
-        same = torch.ones_like(rows, dtype=torch.bool) if labels is None else labels[rows] == labels[sources]
-        kept = ~same if selection == "difflabel" else same
-    if not kept.any():
-        which = "different labels" if selection in ("rsl", "difflabel") else "one label"
+        every = LatentPairs(*(~torch.eye(samples, dtype=torch.bool, device=device)).nonzero().unbind(1))
+        if labels is None:
+            return every
+        chosen = _of_different(every, labels) if selection == "difflabel" else _of_one(every, labels)
+    if not len(chosen.rows):
+        which = "one label" if selection == "samelabel" else "different labels"
         raise ValueError(
             f"selection {selection!r} finds no two samples of {which} in this batch of {samples}: "
             "take a larger or a shuffled batch, or selection 'rsi'"
         )
-    return LatentPairs(rows[kept], sources[kept])
+    return chosen
 
 
-def _different(rows: Tensor, sources: Tensor, labels: Tensor | None) -> LatentPairs:
-    kept = rows != sources if labels is None else labels[rows] != labels[sources]
-    return LatentPairs(rows[kept], sources[kept])
+def _of_different(pairs: LatentPairs, labels: Tensor | None) -> LatentPairs:
+    kept = pairs.rows != pairs.sources if labels is None else labels[pairs.rows] != labels[pairs.sources]
+    return LatentPairs(pairs.rows[kept], pairs.sources[kept])
+
+
+def _of_one(pairs: LatentPairs, labels: Tensor) -> LatentPairs:
+    kept = labels[pairs.rows] == labels[pairs.sources]
+    return LatentPairs(pairs.rows[kept], pairs.sources[kept])
 
 
 def _labels(target: Tensor | None, samples: int, selection: str) -> Tensor:

@@ -57,8 +57,8 @@ def influence_report(
     Returns
     -------
     DataFrame
-        Indexed by modality, with columns `influence`, `low`, `high` and `samples`. The influence lies in [0, ln 2]: 0 for
-        a modality that the model does not look at.
+        Indexed by modality, with columns `influence`, `low`, `high` and `samples`. The influence lies in [0, ln 2]: 0
+        for a modality that the model does not look at.
 
     Raises
     ------
@@ -69,9 +69,7 @@ def influence_report(
     if training:
         model.eval()
     try:
-        parts = [
-            _per_sample(model, inputs, target, permutations, selection, generator) for inputs, target in loader
-        ]
+        parts = [_per_sample(model, inputs, target, permutations, selection, generator) for inputs, target in loader]
     finally:
         if training:
             model.train()
@@ -124,9 +122,9 @@ def error_routing(
     Returns
     -------
     DataFrame
-        A row for every set of modalities whose model may be right, all of them first, none last; four for two modalities. The
-        index holds their names joined by " + ", or "none". `samples` counts them, `share` is their part of all, `accuracy`
-        is that of the multimodal model there, NaN where there are none.
+        A row for every set of modalities whose model may be right, all of them first, none last; four for two
+        modalities. The index holds their names joined by " + ", or "none". `samples` counts them, `share` is their
+        part of all, `accuracy` is that of the multimodal model there, NaN where there are none.
 
     Raises
     ------

@@ -56,7 +56,7 @@ def supervised_contrastive(
         return similarity.sum() * 0
     repelling = similarity.masked_fill(alike, -torch.inf).logsumexp(1, keepdim=True)
     losses = torch.logaddexp(similarity, repelling) - similarity
-    return losses[alike.fill_diagonal_(False)].mean()
+    return losses[alike & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)].mean()
 
 
 class ConditionalBottleneck(nn.Module):
