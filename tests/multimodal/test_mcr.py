@@ -177,6 +177,10 @@ def test_permutations_come_from_the_generator():
         return MCR(net(), influence_weight=1.0, k=1.0, generator=generator_of(seed)).loss(batch(), TARGET)
 
     check_same_seed(loss)
+    one, other = (MCR(net(), k=1.0, generator=generator_of(seed)) for seed in (4, 5))
+    one.loss(batch(), TARGET)
+    other.load_state_dict(one.state_dict())
+    torch.testing.assert_close(one.loss(batch(), TARGET), other.loss(batch(), TARGET), rtol=0, atol=0)
 
 
 def test_a_regression_needs_no_labels():

@@ -15,15 +15,23 @@ and is itself a module whose forward pass returns the loss, so that it trains un
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-__all__ = ["JointTraining", "TrainingMethod"]
+__all__ = ["HeldOut", "JointTraining", "TrainingMethod"]
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """From logits (sample, class) and targets to the mean loss of the batch."""
+
+
+class HeldOut(NamedTuple):
+    """What one modality alone achieves on held-out data."""
+
+    accuracy: float
+    loss: float
 
 
 class TrainingMethod(nn.Module):
@@ -47,6 +55,9 @@ class TrainingMethod(nn.Module):
     ValueError
         Fewer than two modalities, or none named and a model that names none.
     """
+
+    accepts_loss_kwargs = False
+    """Tells Hugging Face's Trainer that the loss is a mean over the batch."""
 
     def __init__(
         self,
@@ -82,8 +93,8 @@ class TrainingMethod(nn.Module):
     def start_epoch(self, epoch: int) -> None:
         """Say that epoch `epoch` (from 0) begins, to methods that are active in some epochs only."""
 
-    def end_epoch(self, validation: Mapping[str, float] | None = None) -> None:
-        """Say that an epoch has ended, with each modality's accuracy on held-out data to methods that steer by it."""
+    def end_epoch(self, validation: Mapping[str, HeldOut] | None = None) -> None:
+        """Say that an epoch has ended, and what each modality achieves by then, to methods that steer by it."""
 
     def diagnostics(self) -> dict[str, float]:
         """Numbers worth logging from the last batch, by name."""

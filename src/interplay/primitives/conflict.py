@@ -1,20 +1,29 @@
-"""How much two learning signals, two representations or two predictions agree.
+"""How much two learning signals, representations or predictions agree, and what one of them lacks of the other.
 
 Two rules that move the same parameters agree as far as their updates point the same way; two networks that see the same
-samples agree as far as their responses have the same geometry; two predictions differ by the divergence of their
-distributions.
+samples agree as far as their responses have the same geometry, and two predictions as far as they put their probability
+on the same classes; and of what a network that had one input to itself has learned, a network that had to share its
+learning holds as much as a linear map finds there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["jensen_shannon_divergence", "linear_cka", "update_cosine"]
+__all__ = [
+    "CompetitionStrength",
+    "competition_strength",
+    "jensen_shannon_divergence",
+    "linear_cka",
+    "update_cosine",
+]
 
 
 def update_cosine(
@@ -139,6 +148,142 @@ def jensen_shannon_divergence(first: Float[Tensor, "..."], second: Float[Tensor,
     log_mean = torch.logaddexp(log_p, log_q) - math.log(2)
     both = log_p.exp() * (log_p - log_mean) + log_q.exp() * (log_q - log_mean)
     return 0.5 * both.sum(-1).to(first.dtype)
+
+
+class CompetitionStrength(NamedTuple):
+    """How much of a concept is missing from fused features.
+
+    Attributes
+    ----------
+    strength
+        0: the concept is there in full; about 1: nothing linear of it; above 1: predicted worse than by its mean.
+    low, high
+        95 % percentile bootstrap interval over the test samples; NaN where none was asked for.
+    """
+
+    strength: float
+    low: float
+    high: float
+
+
+def competition_strength(
+    features_fit: Float[np.ndarray | Tensor, "fit feature"],
+    concept_fit: Float[np.ndarray | Tensor, "fit output"],
+    features_test: Float[np.ndarray | Tensor, "test feature"],
+    concept_test: Float[np.ndarray | Tensor, "test output"],
+    *,
+    ridge: float = 120.0,
+    standardise: bool = True,
+    resamples: int = 1000,
+    generator: np.random.Generator | None = None,
+) -> CompetitionStrength:
+    """How strongly a modality is suppressed in fused features: what they lack of what it would learn alone.
+
+    A ridge regression from the features to the concept is fitted on samples of its own. On the test samples, with
+    residuals E and the concept's covariance S, the strength is tr(E'E S^+) / (n K): the mean over the concept's K
+    outputs of the residual in units of what varies there (Li et al. 2023, "competition strength").
+
+    Parameters
+    ----------
+    features_fit, features_test
+        Fused features of a multimodal network, NumPy or PyTorch, on two sets of samples.
+    concept_fit, concept_test
+        What a network of this modality alone says of the same samples, in the same order.
+    ridge
+        Penalty on the squared coefficients, for sums over samples of squared residuals. The intercept is free.
+    standardise
+        Scale each feature to unit variance on the samples of the fit, so that the penalty does not favour networks with
+        large features. The official code does not; False gives its numbers.
+    resamples
+        Bootstrap samples of the test set, with the regression kept; 0 for no interval.
+    generator
+        Their randomness; needed where `resamples` is above 0.
+
+    Raises
+    ------
+    ValueError
+        Arrays whose shapes do not go together, that are not finite, or that hold too few samples; a negative ridge; a
+        concept that is the same for all test samples, which nothing can lack; resamples without a generator.
+    """
+    arrays = {
+        "features_fit": _as_matrix("features_fit", features_fit),
+        "concept_fit": _as_matrix("concept_fit", concept_fit),
+        "features_test": _as_matrix("features_test", features_test),
+        "concept_test": _as_matrix("concept_test", concept_test),
+    }
+    h_fit, c_fit, h_test, c_test = arrays.values()
+    if len(h_fit) != len(c_fit) or len(h_test) != len(c_test):
+        raise ValueError(f"features and concept must be of the same samples; the shapes are {_shapes(arrays)}")
+    if h_fit.shape[1] != h_test.shape[1] or c_fit.shape[1] != c_test.shape[1]:
+        raise ValueError(f"fit and test must have the same features and outputs; the shapes are {_shapes(arrays)}")
+    if len(h_fit) < 2 or len(h_test) < 2:
+        raise ValueError(f"two samples or more are needed to fit and to test; the shapes are {_shapes(arrays)}")
+    if not ridge >= 0:
+        raise ValueError(f"ridge must be 0 or more, got {ridge}")
+    if resamples < 0 or (resamples > 0 and generator is None):
+        raise ValueError(f"resamples={resamples} needs a generator for the bootstrap; give one, or resamples=0")
+    residual = _ridge_prediction(h_fit, c_fit, h_test, ridge, standardise) - c_test
+    strength = float(_whitened(residual, c_test, np.ones((1, len(c_test))))[0])
+    if generator is None or resamples == 0:
+        return CompetitionStrength(strength, float("nan"), float("nan"))
+    counts = generator.multinomial(len(c_test), np.full(len(c_test), 1 / len(c_test)), size=resamples)
+    low, high = np.quantile(_whitened(residual, c_test, counts.astype(np.float64)), [0.025, 0.975])
+    return CompetitionStrength(strength, float(low), float(high))
+
+
+def _as_matrix(name: str, values: np.ndarray | Tensor) -> np.ndarray:
+    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+    if array.ndim != 2:
+        raise ValueError(f"{name} must be (sample, number), got {array.shape}; flatten what is larger")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds numbers that are not finite")
+    return array
+
+
+def _shapes(arrays: dict[str, np.ndarray]) -> str:
+    return ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+
+
+def _ridge_prediction(
+    features: np.ndarray, outputs: np.ndarray, others: np.ndarray, ridge: float, standardise: bool
+) -> np.ndarray:
+    """Predict the outputs of other samples by ridge regression with a free intercept."""
+    centre, offset = features.mean(0), outputs.mean(0)
+    spread = features.std(0) if standardise else np.ones(features.shape[1])
+    scale = np.where(spread > 0, spread, 1.0)  # a unit that is always off tells nothing
+    left, right = (features - centre) / scale, (others - centre) / scale
+    # Through the singular values: a penalty of 0 with more features than samples is then the shortest solution.
+    u, singular, vt = np.linalg.svd(left, full_matrices=False)
+    found = singular > singular.max(initial=0.0) * max(left.shape) * np.finfo(np.float64).eps
+    shrunk = np.where(found, singular, 0.0) / np.where(found, singular**2 + ridge, 1.0)
+    predicted: np.ndarray = (right @ vt.T) * shrunk @ (u.T @ (outputs - offset)) + offset
+    return predicted
+
+
+def _whitened(residual: np.ndarray, concept: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """tr(E'E S^+) / (n K) with each sample taken so many times: one number a row of `counts`."""
+    samples = counts.sum(1)[:, None, None]
+    mean = counts @ concept / counts.sum(1, keepdims=True)
+    second = _weighted_products(concept, counts)
+    covariance = (second - samples * mean[:, :, None] * mean[:, None, :]) / (samples - 1)
+    values, vectors = np.linalg.eigh(covariance)
+    # Below this, a variance is what rounding leaves of a concept that does not vary there.
+    size = np.trace(second, axis1=1, axis2=2) / samples[:, 0, 0]
+    varies = values > size[:, None] * concept.shape[1] * np.finfo(np.float64).eps * 16
+    if not varies.any(1).all():
+        raise ValueError("the concept is the same for all test samples; there is nothing that could be missing")
+    errors = np.einsum("rik,rij,rjk->rk", vectors, _weighted_products(residual, counts), vectors)
+    whitened = np.where(varies, errors / np.where(varies, values, 1.0), 0.0).sum(1)
+    strength: np.ndarray = whitened / (samples[:, 0, 0] * concept.shape[1])
+    return strength
+
+
+def _weighted_products(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """X' diag(counts) X for each row of counts."""
+    width = rows.shape[1]
+    pairs = (rows[:, :, None] * rows[:, None, :]).reshape(len(rows), width * width)
+    products: np.ndarray = (counts @ pairs).reshape(len(counts), width, width)
+    return products
 
 
 def _norm(matrix: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class CompetitionRegularizer(nn.Module):
     criterion
         The loss of logits and targets, averaged over the batch.
     generator
-        Draws the permutations. None: PyTorch's global generator.
+        Draws the permutations. None: PyTorch's global generator. Its state is part of the `state_dict`.
 
     Raises
     ------
@@ -118,7 +118,7 @@ class CompetitionRegularizer(nn.Module):
         self.regime: Regime = regime
         self.bottleneck = bottleneck
         self.criterion = criterion
-        self._generator = generator
+        self.generator = generator
 
     def forward(
         self,
@@ -167,7 +167,7 @@ class CompetitionRegularizer(nn.Module):
                 self.permutations,
                 labels,
                 self.selection,
-                generator=self._generator,
+                generator=self.generator,
                 device=logits.device,
             )
             with _own_statistics(self.fusion):
@@ -181,6 +181,13 @@ class CompetitionRegularizer(nn.Module):
             bottleneck = self.bottleneck(latents, logits)
             total = total + self.bottleneck_weight * bottleneck
         return CompetitionLoss(total, task, unimodal, contrastive, bottleneck, influences)
+
+    def get_extra_state(self) -> Tensor:
+        return torch.empty(0, dtype=torch.uint8) if self.generator is None else self.generator.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        if self.generator is not None and len(state):
+            self.generator.set_state(state.cpu())
 
 
 class MCR(TrainingMethod):
