@@ -136,17 +136,13 @@ study.claim(
         )
     ),
 )
-study.claim(
-    "balances-influence",
-    "The modality that has less influence under joint training has more of it under MCR, from either start.",
-    paper="by design, no numbers",
-    test=all_of(
-        *(
-            difference("influence of the weaker modality / nats", f"MCR {start}", f"joint {start}").above(0)
-            for start in (SCRATCH, TRAINED)
-        )
-    ),
-)
+for _start in (TRAINED, SCRATCH):
+    study.claim(
+        f"balances-influence-{_start.replace(' ', '-')}",
+        f"The modality that has less influence on training samples under joint training {_start} has more under MCR.",
+        paper="by design, no numbers",
+        test=difference("influence of the weaker modality / nats", f"MCR {_start}", f"joint {_start}").above(0),
+    )
 study.claim(
     "cheap",
     "Counted in operations of matrix products and convolutions, a step of MCR costs at most 1.5 times one of "
@@ -174,14 +170,15 @@ for _baseline in ("joint", "multi-loss"):
 def figure(measurements: DataFrame) -> Figure:
     from interplay.studies.mcr import panels
 
-    figure = Figure(figsize=(13, 11.5), layout="constrained")
+    figure = Figure(figsize=(13, 15), layout="constrained")
     axes = figure.subplot_mosaic(
-        [["scratch", "trained"], ["influence", "synthetic"], ["routing", "strategies"]],
-        height_ratios=[1.25, 1, 1],
+        [["scratch", "trained"], ["over time", "tuned"], ["synthetic", "routing"], ["strategies", "strategies"]],
+        height_ratios=[1.3, 1, 1, 0.8],
     )
     panels.draw_accuracies(axes["scratch"], measurements, SCRATCH)
     panels.draw_accuracies(axes["trained"], measurements, TRAINED)
-    panels.draw_influences(axes["influence"], measurements, SCRATCH)
+    panels.draw_influences(axes["over time"], measurements, SCRATCH)
+    panels.draw_influences(axes["tuned"], measurements, TRAINED)
     panels.draw_synthetic(axes["synthetic"], measurements)
     panels.draw_routing(axes["routing"], measurements, TRAINED)
     panels.draw_strategies(axes["strategies"], measurements, SCRATCH)

@@ -1,11 +1,10 @@
-"""The experiments of the study: AV-mini from trained encoders and from scratch, the synthetic task, the price of a
-step."""
+"""The experiments of the study: AV-mini from two starts, the task of known information, the price of a step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import inf
+from math import inf, nan
 from typing import NamedTuple
 
 import torch
@@ -42,7 +41,8 @@ from interplay.studies.mcr.synthetic import UniqueAndShared, perceptron_pair
 
 WEIGHTS, ORDER, PAIRS, NEW_HEAD, NEW_ORDER, BOTTLENECK, REPORT, SYNTHETIC = range(1, 9)  # streams of a seed
 SCRATCH, TRAINED = "from scratch", "from trained encoders"
-REPORTED = 2  # permutations of the test set behind a reported influence
+REPORTED = 2  # permutations of all samples behind a reported influence
+FOLLOWED = ("joint", "multi-loss", "MCR", "MCR, reference regime")  # conditions whose influences are kept over time
 Maker = Callable[[FusionNet], TrainingMethod]
 
 
@@ -85,6 +85,7 @@ class Methods:
             "AGM": lambda net: AGM(net, alpha=1.5),
             "MCR": self.regularised(),
             "MCR, weight 0.1": self.regularised(0.1),
+            "MCR, reference regime": self.regularised(regime="reference"),
         }
 
     def strategies(self) -> dict[str, Maker]:
@@ -103,7 +104,6 @@ class Methods:
             "MCR, weight 0.1, contrastive": self.regularised(0.1, contrastive_weight=0.3),
             "MCR, bottleneck 0.1": self._with_bottleneck(0.1),
             "MCR, bottleneck 1": self._with_bottleneck(1.0),
-            "MCR, reference regime": self.regularised(regime="reference"),
         }
 
     def _with_bottleneck(self, weight: float) -> Maker:
@@ -139,23 +139,39 @@ def audio_visual(
             else:
                 net, order = load_encoders(_late_fusion(seed, NEW_HEAD), ensemble.net), NEW_ORDER
             condition = f"{name} {start}"
-            history: list[dict[str, float]] = []
-            train(
-                maker(net),
-                data.train,
-                optimisation,
-                generator_of(seed, order),
-                each_epoch=lambda epoch, net=net, history=history: history.append(influences(net, data.test, seed)),
-            )
-            for epoch, influence in enumerate(history, start=1):
+            history = trained(maker(net), data.train, optimisation, generator_of(seed, order), seed, name in FOLLOWED)
+            for back, influence in enumerate(reversed(history)):
                 for modality, value in influence.items():
-                    yield Measurement(condition, "influence / nats", value, step=epoch, item=modality)
+                    step = optimisation.epochs - back
+                    yield Measurement(condition, "influence / nats", value, step=step, item=modality)
             weaker = weaker or min(history[-1], key=history[-1].__getitem__)
             yield Measurement(condition, "influence of the weaker modality / nats", history[-1][weaker])
+            for modality, value in influences(net, data.test, seed).items():
+                yield Measurement(condition, "influence on test samples / nats", value, item=modality)
             with torch.no_grad():
                 logits = net(data.test.inputs)
             yield Measurement(condition, "accuracy", accuracy(logits, data.test.labels))
             yield from routing(condition, right, logits.argmax(1), data.test.labels)
+
+
+def trained(
+    method: TrainingMethod,
+    samples: PairedSamples,
+    optimisation: Optimisation,
+    generator: torch.Generator,
+    seed: int,
+    followed: bool,
+) -> list[dict[str, float]]:
+    """Train, and return the influences on training samples after every epoch, or after the last one only."""
+    history: list[dict[str, float]] = []
+
+    def report(epoch: int) -> None:
+        if followed or epoch == optimisation.epochs:
+            history.append(influences(method.net, samples, seed))
+        method.end_epoch()
+
+    train(method, samples, optimisation, generator, each_epoch=report)
+    return history
 
 
 def influences(net: FusionNet, samples: PairedSamples, seed: int) -> dict[str, float]:
@@ -172,7 +188,8 @@ def routing(condition: str, right: Mapping[str, Tensor], joined: Tensor, labels:
     groups = {"both": [" + ".join(right)], "one": list(right), "none": ["none"]}
     for name, rows in groups.items():
         chosen = table.loc[rows]
-        value = float((chosen["accuracy"].fillna(0) * chosen["samples"]).sum() / chosen["samples"].sum())
+        number = int(chosen["samples"].sum())
+        value = float((chosen["accuracy"].fillna(0) * chosen["samples"]).sum()) / number if number else nan
         yield Measurement(condition, f"accuracy where {name} of the unimodal models right", value)
 
 
@@ -188,7 +205,7 @@ def synthetic(
     """The task of known information: accuracy by how much the first modality alone tells, from scratch."""
     for draw in range(draws):
         for cell, probability in enumerate(unique):
-            streams = [generator_of(seed, SYNTHETIC, draw, cell, purpose) for purpose in range(5)]
+            streams = [generator_of(seed, SYNTHETIC, draw, cell, purpose) for purpose in range(4)]
             task = UniqueAndShared.draw((probability, other), streams[0])
             learned, _ = task.sample(sizes[0], streams[1])
             tested, hidden = task.sample(sizes[1], streams[2])
@@ -197,13 +214,13 @@ def synthetic(
             makers: dict[str, Maker] = {
                 "joint": JointTraining,
                 "multi-loss": MultiLossTraining,
-                "ensemble": lambda net: UnimodalEnsemble(net),
+                "ensemble": lambda net: UnimodalEnsemble(net, largest_norm=optimisation.clip),
                 "MCR": made.regularised(),
-                "MCR, weight 0.1": made.regularised(0.1),
             }
             for name, maker in makers.items():
                 method = maker(perceptron_pair(streams[3]))
-                train(method, learned, optimisation, generator_of(streams[4].initial_seed() >> 1))
+                budget = replace(optimisation, clip=inf) if name == "ensemble" else optimisation
+                train(method, learned, budget, generator_of(seed, SYNTHETIC, draw, cell, len(streams)))
                 with torch.no_grad():
                     scores[name] = accuracy(method.logits(tested.inputs), tested.labels)
             for name, score in scores.items():

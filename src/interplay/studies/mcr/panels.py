@@ -11,7 +11,7 @@ COLOURS = {
     "multi-loss": ORANGE,
     "ensemble": GREEN,
     "MCR": BLUE,
-    "MCR, weight 0.1": PURPLE,
+    "MCR, reference regime": YELLOW,
     "ideal observer": "black",
 }
 
@@ -41,7 +41,7 @@ def draw_accuracies(axes: Axes, measurements: DataFrame, start: str) -> None:
 def draw_influences(axes: Axes, measurements: DataFrame, start: str) -> None:
     """Influence of each modality over the epochs."""
     rows = measurements[measurements["metric"] == "influence / nats"]
-    for name in ("joint", "multi-loss", "MCR"):
+    for name in ("joint", "multi-loss", "MCR", "MCR, reference regime"):
         for modality, style in (("visual", "-"), ("audio", "--")):
             chosen = rows[(rows["condition"] == f"{name} {start}") & (rows["item"] == modality)]
             over_time = chosen.groupby("step")["value"].mean()
@@ -49,9 +49,12 @@ def draw_influences(axes: Axes, measurements: DataFrame, start: str) -> None:
     axes.axhline(0.6931, color="black", linewidth=0.8)
     axes.annotate("ln 2", (0.995, 0.6931), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=8)
     axes.set(
-        xlabel="epoch", ylabel="influence (MIPD) / nats", title=f"Who moves the predictions, {start}", ylim=(0, 0.72)
+        xlabel="epoch",
+        ylabel="influence (MIPD) / nats",
+        title=f"Who moves the predictions on training samples, {start}",
+        ylim=(0, 0.72),
     )
-    axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
 def draw_synthetic(axes: Axes, measurements: DataFrame) -> None:
@@ -59,6 +62,8 @@ def draw_synthetic(axes: Axes, measurements: DataFrame) -> None:
     rows = measurements[measurements["metric"] == "accuracy on the synthetic task"]
     for name, colour in COLOURS.items():
         table = rows[rows["condition"] == name].groupby("x")["value"].agg(["mean", "sem"])
+        if table.empty:
+            continue
         style = "--" if name == "ideal observer" else "-"
         axes.errorbar(
             table.index, table["mean"], table["sem"].fillna(0), color=colour, linestyle=style, marker="o",
