@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from interplay.multimodal.fusion import FusionNet
 from interplay.multimodal.training import TrainingMethod
+from interplay.primitives.modes import evaluating
 
 __all__ = ["FrozenEncoders", "MultiLossTraining", "UnimodalEnsemble", "load_encoders"]
 
@@ -101,14 +102,8 @@ class FrozenEncoders(TrainingMethod):
     """
 
     def loss(self, inputs: Mapping[str, Tensor], target: Int[Tensor, " sample"]) -> Float[Tensor, ""]:
-        training = [part for part in self.net.encoders.modules() if part.training]
-        self.net.encoders.eval()
-        try:
-            with torch.no_grad():
-                latents = self.net.encode(inputs)
-        finally:
-            for part in training:
-                part.training = True
+        with torch.no_grad(), evaluating(self.net.encoders):
+            latents = self.net.encode(inputs)
         return self.criterion(self.net.fuse(latents), target)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from interplay.multimodal.mcr.game import Fusion, Regime, influence_game
 from interplay.multimodal.mcr.permutations import Selection, latent_permutations
 from interplay.multimodal.mcr.shared_information import ConditionalBottleneck, supervised_contrastive
 from interplay.multimodal.training import TrainingMethod
+from interplay.primitives.modes import evaluating
 
 __all__ = ["MCR", "CompetitionLoss", "CompetitionRegularizer"]
 
@@ -170,7 +170,8 @@ class CompetitionRegularizer(nn.Module):
                 generator=self.generator,
                 device=logits.device,
             )
-            with _own_statistics(self.fusion):
+            # Dropout and batch statistics stay out of it: a change of the logits is then the permutation's alone.
+            with evaluating(*([self.fusion] if isinstance(self.fusion, nn.Module) else [])):
                 game = influence_game(self.fusion, latents, pairs, k=self.k, regime=self.regime)
             total, influences = total + self.influence_weight * game.loss, game.influences
         if self.contrastive_weight > 0:
@@ -244,16 +245,3 @@ class MCR(TrainingMethod):
         terms = {name: float(value) for name, value in self.last._asdict().items() if name != "influences"}
         influences = zip(self.modalities, self.last.influences.tolist(), strict=True)
         return terms | {f"influence of {name}": value for name, value in influences}
-
-
-@contextmanager
-def _own_statistics(fusion: Fusion) -> Iterator[None]:
-    """Hold the head's dropout and batch statistics still, so that a change of the logits is the permutation's alone."""
-    training = [part for part in fusion.modules() if part.training] if isinstance(fusion, nn.Module) else []
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True

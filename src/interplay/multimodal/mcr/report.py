@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from interplay.multimodal.mcr.game import permutation_influence
 from interplay.multimodal.mcr.permutations import Selection, latent_permutations
+from interplay.primitives.modes import evaluating
 
 __all__ = ["EncodersAndHead", "error_routing", "influence_report"]
 
@@ -65,14 +66,8 @@ def influence_report(
     ValueError
         A loader without batches, or batches from which no pairs can be chosen.
     """
-    training = isinstance(model, nn.Module) and model.training
-    if training:
-        model.eval()
-    try:
+    with evaluating(*([model] if isinstance(model, nn.Module) else [])):
         parts = [_per_sample(model, inputs, target, permutations, selection, generator) for inputs, target in loader]
-    finally:
-        if training:
-            model.train()
     if not parts:
         raise ValueError("loader gave no batch")
     values = torch.cat(parts, dim=1).double().cpu().numpy()

@@ -27,15 +27,16 @@ def draw_accuracies(axes: Axes, measurements: DataFrame, start: str) -> None:
     order = sorted(values, key=lambda name: values[name].mean())
     for height, name in enumerate(order):
         colour = BLUE if name.startswith("MCR") else GREY
-        axes.barh(height, values[name].mean(), color=colour, alpha=0.35, height=0.7)
-        axes.plot(values[name], [height] * len(values[name]), "o", color=colour, markersize=3.5)
+        axes.plot(values[name], [height] * len(values[name]), "o", color=colour, markersize=4, alpha=0.6)
+        axes.plot(values[name].mean(), height, "|", color=colour, markersize=16, markeredgewidth=2.5)
     for name, style in (("ensemble", "-"), ("audio alone", "--"), ("visual alone", ":")):
         level = rows.loc[rows["condition"] == name, "value"].mean()
         axes.axvline(level, color=GREEN, linestyle=style, linewidth=1.3, label=name)
     axes.set_yticks(range(len(order)), order)
-    lowest = min(value.min() for value in values.values())
-    axes.set(xlabel="test accuracy on AV-mini", title=f"AV-mini {start}", xlim=(max(0.0, lowest - 0.1), None))
-    axes.legend(loc="lower right", frameon=True, framealpha=0.9)
+    axes.set(xlabel="test accuracy, a dot a seed and their mean", title=f"AV-mini {start}")
+    axes.margins(x=0.06)
+    axes.grid(axis="y", linewidth=0.4, alpha=0.6)
+    axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.11))
 
 
 def draw_influences(axes: Axes, measurements: DataFrame, start: str) -> None:
@@ -47,12 +48,12 @@ def draw_influences(axes: Axes, measurements: DataFrame, start: str) -> None:
             over_time = chosen.groupby("step")["value"].mean()
             axes.plot(over_time.index, over_time, style, color=COLOURS[name], marker=".", label=f"{name}, {modality}")
     axes.axhline(0.6931, color="black", linewidth=0.8)
-    axes.annotate("ln 2", (0.995, 0.6931), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=8)
+    axes.annotate("ln 2", (0.995, 0.6931), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
     axes.set(
         xlabel="epoch",
         ylabel="influence (MIPD) / nats",
         title=f"Who moves the predictions on training samples, {start}",
-        ylim=(0, 0.72),
+        ylim=(0, 0.74),
     )
     axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
