@@ -4,7 +4,7 @@ How they were obtained, in float64 on the inputs of `waves`:
 
 - `mcr_official.json`, "game": `MCR_Model._forward_main` with the linear classifier, `js_divergence` and the three
   forms of `Bias_Infusion_MCR.before_backward` (regby greedy, ind, colab; l = 1) of github.com/kkontras/MCR at commit
-  338d370, on latents in the place of encoders and on the pairs of `PAIRS`, which are selected as `shuffle_ids` selects
+  338d370, on latents in the place of encoders and on the pairs of `pairs`, which are selected as `shuffle_ids` selects
   for "rsl".
 - "contrastive": `NTXentLoss(temperature=0.5)` of pytorch-metric-learning 2.9.0, as that code calls it.
 - `mmpareto_official.json`: `train_epoch` of github.com/GeWu-Lab/MMPareto_ICML2024 at commit a339db3, one batch, SGD of
@@ -23,7 +23,7 @@ from interplay.multimodal.fusion import FusionNet, LinearFusion
 from interplay.multimodal.mcr import LatentPairs, influence_game, permutation_influence, supervised_contrastive
 from interplay.multimodal.mmpareto import MMPareto
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "data"
 OFFICIAL = json.loads((HERE / "mcr_official.json").read_text(encoding="utf-8"))
 MMPARETO = json.loads((HERE / "mmpareto_official.json").read_text(encoding="utf-8"))
 SAMPLES, CLASSES, WIDTH = 8, 4, 5

@@ -1,4 +1,7 @@
-"""Agreement of updates, representations and predictions: against NumPy, SciPy, closed forms and invariances."""
+"""Agreement of updates, representations and predictions, and what is missing: NumPy, SciPy, closed forms, invariances."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +11,12 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from torch.testing import assert_close
 
-from interplay.primitives.conflict import jensen_shannon_divergence, linear_cka, update_cosine
+from interplay.primitives.conflict import (
+    competition_strength,
+    jensen_shannon_divergence,
+    linear_cka,
+    update_cosine,
+)
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -150,3 +158,108 @@ def test_divergence_has_the_gradient_of_finite_differences() -> None:
 def test_divergence_refuses_other_shapes(first, second) -> None:
     with pytest.raises(ValueError, match="logits of the same predictions"):
         jensen_shannon_divergence(torch.zeros(first), torch.zeros(second))
+
+
+def fused_features_and_concepts(samples, start):
+    """Features and two concepts by a closed formula, as in the recording of the official code."""
+    i = np.arange(samples)[:, None]
+    features = np.sin(i * np.arange(1, 7) * 0.37 + start) * np.array([1.0, 2.0, 0.5, 1.0, 3.0, 1.0])
+    i = i[:, 0]
+    audio = [features[:, 0] - features[:, 1] + 0.3 * np.cos(5.1 * i), features[:, 2] * 2]
+    visual = [np.cos(3.3 * i), np.cos(2.9 * i + 1) + 0.5 * features[:, 5], features[:, 4]]
+    return features, {
+        "audio": np.stack([*audio, features[:, 3] + 0.1 * features[:, 4]], 1),
+        "visual": np.stack(visual, 1),
+    }
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("modality", ["audio", "visual"])
+def test_competition_strength_is_that_of_the_official_evaluation(kind, modality):
+    recorded = json.loads((Path(__file__).parents[1] / "multimodal/data/agm_official.json").read_text())["competition"]
+    fit, fit_concepts = fused_features_and_concepts(40, 0.0)
+    test, test_concepts = fused_features_and_concepts(30, 2.0)
+    arrays = [kind(values) for values in (fit, fit_concepts[modality], test, test_concepts[modality])]
+    found = competition_strength(*arrays, standardise=False, resamples=0)
+    assert found.strength == pytest.approx(recorded[modality], abs=1e-8)
+    assert np.isnan(found.low)
+    assert np.isnan(found.high)
+
+
+def test_competition_strength_agrees_with_a_ridge_and_an_inverse_by_hand():
+    from sklearn.linear_model import Ridge
+
+    rng = np.random.default_rng(0)
+    fit, test = rng.standard_normal((60, 8)), rng.standard_normal((50, 8))
+    mixing = rng.standard_normal((8, 3))
+    concepts = [features @ mixing + rng.standard_normal((len(features), 3)) for features in (fit, test)]
+    scale = np.sqrt(fit.var(0).mean())
+    residual = Ridge(alpha=7.0).fit(fit / scale, concepts[0]).predict(test / scale) - concepts[1]
+    by_hand = np.trace(residual.T @ residual @ np.linalg.inv(np.cov(concepts[1].T))) / (50 * 3)
+    found = competition_strength(fit, concepts[0], test, concepts[1], ridge=7.0, resamples=0)
+    assert found.strength == pytest.approx(by_hand, rel=1e-10)
+    larger = competition_strength(100 * fit, concepts[0], 100 * test, concepts[1], ridge=7.0, resamples=0)
+    assert larger.strength == pytest.approx(by_hand, rel=1e-10)
+
+
+def test_competition_strength_is_calibrated_and_sees_no_units():
+    rng = np.random.default_rng(1)
+    fit, test = rng.standard_normal((400, 5)), rng.standard_normal((4000, 5))
+    turn = rng.standard_normal((5, 5))
+    here = competition_strength(fit, fit @ turn, test, test @ turn, ridge=0.0, resamples=0)
+    assert here.strength == pytest.approx(0.0, abs=1e-12)
+    noise = rng.standard_normal((4400, 2))
+    gone = competition_strength(fit, noise[:400], test, noise[400:], ridge=0.0, resamples=0)
+    # Nothing to find: 1, and what five useless coefficients add, 5 / 400.
+    assert gone.strength == pytest.approx(1 + 5 / 400, abs=0.02)
+    half = np.column_stack([fit[:, 0], noise[:400, 0]]), np.column_stack([test[:, 0], noise[400:, 0]])
+    halved = competition_strength(fit, half[0], test, half[1], ridge=0.0, resamples=0)
+    assert halved.strength == pytest.approx(0.5, abs=0.02)
+    units = np.array([[3.0, 1.0], [-0.5, 200.0]])
+    turned = competition_strength(fit, half[0] @ units, test, half[1] @ units, ridge=0.0, resamples=0)
+    assert turned.strength == pytest.approx(halved.strength, rel=1e-8)
+
+
+def test_the_bootstrap_interval_covers_the_limit_about_as_often_as_it_says():
+    covered = 0
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        fit, test = rng.standard_normal((2000, 1)), rng.standard_normal((150, 1))
+        concepts = [features + rng.standard_normal((len(features), 1)) for features in (fit, test)]
+        found = competition_strength(fit, concepts[0], test, concepts[1], resamples=200, generator=rng)
+        assert found.low < found.strength < found.high
+        covered += found.low < 0.5 < found.high
+    assert 104 <= covered <= 119  # 95 % of 120, and 4 standard errors below
+
+
+def test_a_concept_that_spans_less_than_its_outputs_is_measured_where_it_varies():
+    rng = np.random.default_rng(2)
+    fit, test = rng.standard_normal((300, 4)), rng.standard_normal((300, 4))
+    # Centred logits: the third is minus the sum of the others.
+    thin = np.array([[1.0, 0.0, -1.0], [0.0, 1.0, -1.0]])
+    noise = rng.standard_normal((600, 2)) @ thin + 5.0
+    found = competition_strength(fit, noise[:300], test, noise[300:], ridge=0.0, resamples=0)
+    assert found.strength == pytest.approx(2 / 3, abs=0.1)  # two of three outputs are missing
+
+
+def test_competition_strength_refuses_what_it_cannot_measure():
+    rng = np.random.default_rng(3)
+    fit, test, concept = rng.standard_normal((9, 2)), rng.standard_normal((8, 2)), rng.standard_normal((9, 3))
+    good = (fit, concept, test, concept[:8])
+    competition_strength(*good, resamples=0)
+    bad = {
+        "the same for all test samples": {"concept_test": np.full((8, 3), 0.3)},
+        "of the same samples": {"concept_fit": concept[:8]},
+        "same features and outputs": {"features_test": test[:, :1]},
+        r"must be \(sample, number\)": {"features_fit": fit[0]},
+        "not finite": {"concept_fit": concept * np.nan},
+        "ridge must be 0 or more": {"ridge": -1.0},
+        "needs a generator": {"resamples": 10},
+    }
+    names = ("features_fit", "concept_fit", "features_test", "concept_test")
+    for message, change in bad.items():
+        arguments = dict(zip(names, good, strict=True)) | {"resamples": 0} | change
+        with pytest.raises(ValueError, match=message):
+            competition_strength(**arguments)
+    with pytest.raises(ValueError, match="two samples or more"):
+        competition_strength(fit[:1], concept[:1], test, concept[:8], resamples=0)

@@ -167,10 +167,10 @@ class CompetitionStrength(NamedTuple):
 
 
 def competition_strength(
-    features_fit: Float[np.ndarray | Tensor, "fit feature"],
-    concept_fit: Float[np.ndarray | Tensor, "fit output"],
-    features_test: Float[np.ndarray | Tensor, "test feature"],
-    concept_test: Float[np.ndarray | Tensor, "test output"],
+    features_fit: Float[np.ndarray | Tensor, "..."],
+    concept_fit: Float[np.ndarray | Tensor, "..."],
+    features_test: Float[np.ndarray | Tensor, "..."],
+    concept_test: Float[np.ndarray | Tensor, "..."],
     *,
     ridge: float = 120.0,
     standardise: bool = True,
@@ -186,14 +186,15 @@ def competition_strength(
     Parameters
     ----------
     features_fit, features_test
-        Fused features of a multimodal network, NumPy or PyTorch, on two sets of samples.
+        (sample, feature): fused features of a multimodal network, NumPy or PyTorch, on two sets of samples.
     concept_fit, concept_test
-        What a network of this modality alone says of the same samples, in the same order.
+        (sample, output): what a network of this modality alone says of the same samples, in the same order.
     ridge
-        Penalty on the squared coefficients, for sums over samples of squared residuals. The intercept is free.
+        Penalty on the squared coefficients, against the sum of squared residuals over the samples of the fit; the
+        intercept is free. 120 is the official value, for about 7,000 samples; 120 n / 7,000 is as strict for n.
     standardise
-        Scale each feature to unit variance on the samples of the fit, so that the penalty does not favour networks with
-        large features. The official code does not; False gives its numbers.
+        Scale all features by one number, to a mean variance of 1 on the samples of the fit, so that the penalty does
+        not favour networks with large features. The official code does not; False gives its numbers.
     resamples
         Bootstrap samples of the test set, with the regression kept; 0 for no interval.
     generator
@@ -249,8 +250,9 @@ def _ridge_prediction(
 ) -> np.ndarray:
     """Predict the outputs of other samples by ridge regression with a free intercept."""
     centre, offset = features.mean(0), outputs.mean(0)
-    spread = features.std(0) if standardise else np.ones(features.shape[1])
-    scale = np.where(spread > 0, spread, 1.0)  # a unit that is always off tells nothing
+    # One scale for all: a unit that is nearly always off, scaled by itself, would be blown up where it is on for once.
+    spread = float(np.sqrt(features.var(0).mean())) if standardise else 1.0
+    scale = spread if spread > 0 else 1.0
     left, right = (features - centre) / scale, (others - centre) / scale
     # Through the singular values: a penalty of 0 with more features than samples is then the shortest solution.
     u, singular, vt = np.linalg.svd(left, full_matrices=False)
