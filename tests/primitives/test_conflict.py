@@ -1,4 +1,4 @@
-"""Agreement of updates, representations and predictions, and what is missing: NumPy, SciPy, closed forms, invariances."""
+"""Agreement of updates, representations and predictions, and what one lacks: NumPy, SciPy, closed forms."""
 
 import json
 from pathlib import Path
