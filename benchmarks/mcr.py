@@ -139,7 +139,7 @@ def contrastive() -> list[str]:
     def theirs() -> Tensor:
         return peer(torch.cat(latents), LABELS.repeat(2))
 
-    assert math.isclose(float(theirs()), float(supervised_contrastive(latents, LABELS)), rel_tol=1e-5)
+    assert math.isclose(theirs().item(), supervised_contrastive(latents, LABELS).item(), rel_tol=1e-5)
     alternatives = {
         "supervised_contrastive": lambda: supervised_contrastive(latents, LABELS).backward(),
         "pytorch-metric-learning NTXentLoss": lambda: theirs().backward(),
