@@ -1,4 +1,4 @@
-"""Agreement of updates and of representations, and what is missing: against NumPy, closed forms and invariances."""
+"""Agreement of updates, representations and predictions, and what one lacks: NumPy, SciPy, closed forms."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
 from torch.testing import assert_close
 
-from interplay.primitives.conflict import competition_strength, linear_cka, update_cosine
+from interplay.primitives.conflict import (
+    competition_strength,
+    jensen_shannon_divergence,
+    linear_cka,
+    update_cosine,
+)
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -117,6 +123,41 @@ def test_representations_that_cannot_be_compared_are_refused() -> None:
         linear_cka(randn(3, 2, 2), randn(3, 2))
     with pytest.raises(ValueError, match="two samples or more"):
         linear_cka(randn(1, 2), randn(1, 2))
+
+
+# --- predictions ----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(classes=st.integers(2, 6), scale=st.floats(0, 30), seed=st.integers(0, 999))
+def test_divergence_is_that_of_scipy_symmetric_and_bounded(classes, scale, seed) -> None:
+    first, second = scale * randn(4, classes, seed=seed), scale * randn(4, classes, seed=seed + 1)
+    found = jensen_shannon_divergence(first, second)
+    expected = jensenshannon(first.softmax(1).numpy(), second.softmax(1).numpy(), axis=1) ** 2
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-9)
+    assert_close(found, jensen_shannon_divergence(second, first))
+    assert (found <= np.log(2) + 1e-12).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_divergence_of_certain_predictions_is_0_or_ln_2_and_its_gradient_finite(dtype) -> None:
+    logits = torch.tensor([[300.0, -300.0, 0.0], [-300.0, 300.0, 0.0]], dtype=dtype, requires_grad=True)
+    found = jensen_shannon_divergence(logits, logits.detach()[:1])
+    found.sum().backward()
+    assert found.dtype == dtype
+    assert found.tolist() == pytest.approx([0, np.log(2)], abs=1e-2 if dtype.itemsize == 2 else 1e-6)
+    assert logits.grad.isfinite().all()
+
+
+def test_divergence_has_the_gradient_of_finite_differences() -> None:
+    first, second = randn(3, 4).requires_grad_(), randn(3, 4, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(jensen_shannon_divergence, (first, second))
+
+
+@pytest.mark.parametrize(("first", "second"), [((3, 4), (3, 1)), ((3, 4), (2, 4)), ((), ())])
+def test_divergence_refuses_other_shapes(first, second) -> None:
+    with pytest.raises(ValueError, match="logits of the same predictions"):
+        jensen_shannon_divergence(torch.zeros(first), torch.zeros(second))
 
 
 def fused_features_and_concepts(samples, start):

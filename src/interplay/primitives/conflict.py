@@ -1,12 +1,14 @@
-"""How much two learning signals, or two representations, agree, and what one of them lacks of the other.
+"""How much two learning signals, representations or predictions agree, and what one of them lacks of the other.
 
 Two rules that move the same parameters agree as far as their updates point the same way; two networks that see the same
-samples agree as far as their responses have the same geometry; and of what a network that had one input to itself has
-learned, a network that had to share its learning holds as much as a linear map finds there.
+samples agree as far as their responses have the same geometry, and two predictions as far as they put their probability
+on the same classes; and of what a network that had one input to itself has learned, a network that had to share its
+learning holds as much as a linear map finds there.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -15,7 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["CompetitionStrength", "competition_strength", "linear_cka", "update_cosine"]
+__all__ = [
+    "CompetitionStrength",
+    "competition_strength",
+    "jensen_shannon_divergence",
+    "linear_cka",
+    "update_cosine",
+]
 
 
 def update_cosine(
@@ -102,6 +110,44 @@ def linear_cka(first: Float[Tensor, "..."], second: Float[Tensor, "..."]) -> Flo
         grams = (left @ left.T, right @ right.T)
         return (grams[0] * grams[1]).sum() / (_norm(grams[0]) * _norm(grams[1]))
     return (right.T @ left).square().sum() / (_norm(left.T @ left) * _norm(right.T @ right))
+
+
+def jensen_shannon_divergence(first: Float[Tensor, "..."], second: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Jensen-Shannon divergence of two predictions, KL(p || m) / 2 + KL(q || m) / 2 with m = (p + q) / 2, in nats.
+
+    Symmetric, and bounded where the Kullback-Leibler divergence is not: 0 for equal predictions, ln 2 for predictions
+    that share no class. Computed from log-probabilities throughout, so that classes of probability zero within the
+    precision of the type do no harm.
+
+    Parameters
+    ----------
+    first, second
+        Logits, (..., class), of the same shape or of leading shapes that broadcast.
+
+    Returns
+    -------
+    Tensor
+        One number a prediction, in [0, ln 2] up to rounding. Differentiable in both.
+
+    Raises
+    ------
+    ValueError
+        Different numbers of classes, or leading shapes that do not broadcast.
+    """
+    try:
+        torch.broadcast_shapes(first.shape, second.shape)  # type: ignore[no-untyped-call]
+        known = first.shape[-1] == second.shape[-1]
+    except (RuntimeError, IndexError):
+        known = False
+    if not known:
+        raise ValueError(
+            "first and second must be logits of the same predictions, (..., class); got shapes "
+            f"{tuple(first.shape)} and {tuple(second.shape)}"
+        )
+    log_p, log_q = _at_least_single(first).log_softmax(-1), _at_least_single(second).log_softmax(-1)
+    log_mean = torch.logaddexp(log_p, log_q) - math.log(2)
+    both = log_p.exp() * (log_p - log_mean) + log_q.exp() * (log_q - log_mean)
+    return 0.5 * both.sum(-1).to(first.dtype)
 
 
 class CompetitionStrength(NamedTuple):
