@@ -31,8 +31,8 @@ grows narrow while the rest is learned, and once its curvature passes 2 / eta th
 
 Settled here, since there is no code and only the abstract and public reviews could be read:
 
-- The split (2), the measures (3) and the parts in (4) are our own well-defined form of the paper's idea, which picks the
-  samples with the most positive and most negative change of single steps.
+- The split (2), the measures (3) and the parts in (4) are our own well-defined form of the paper's idea, which picks
+  the samples with the most positive and most negative change of single steps.
 - Whether there are groups at all is decided by effect size and shuffled time; see `find_opposing_groups`.
 - Changes are centred over the window before the split: a loss that falls steadily has no part in the see-saw.
 - The toy is an exact instance of a regression with a regular part, an outlier coordinate and a target that holds its

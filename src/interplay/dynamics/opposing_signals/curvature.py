@@ -33,12 +33,16 @@ class Sharpness(NamedTuple):
         |H v - value v|: an eigenvalue lies within this distance of the value.
     products
         Hessian-vector products that were taken.
+    restart
+        (P,) where to begin when the Hessian has changed a little: the vector with a part of the next two, one of which
+        may have become the first.
     """
 
     value: float
     vector: Tensor
     residual: float
     products: int
+    restart: Tensor
 
 
 class Opposition(NamedTuple):
@@ -63,8 +67,8 @@ class Opposition(NamedTuple):
 class Curvature:
     """Gradients and Hessian-vector products of a probe set's loss sum_i w_i l_i, w_i = 1 / N unless given.
 
-    Products are taken batch by batch. A probe of a single batch keeps the graph of its gradient, so that a product costs
-    one backward pass through it; it stands for the parameters of the moment at which the object was made.
+    Products are taken batch by batch. A probe of a single batch keeps the graph of its gradient, so that a product
+    costs one backward pass through it; it stands for the parameters of the moment at which the object was made.
 
     Parameters
     ----------
@@ -187,8 +191,9 @@ def sharpness(
     tolerance
         Stop when the residual is below this part of the value. The error of the value itself is of its square.
     start
-        (P,) where to begin, the vector of an earlier call: a warm start needs few products. A component in a random
-        direction is added, so that it cannot get stuck on an eigenvector that is no longer the first.
+        (P,) where to begin, `restart` of an earlier call: a warm start needs fewer products. A component in a random
+        direction is added, and ten products are taken at least, so that it does not get stuck on an eigenvector that is
+        no longer the first.
     seed
         Of the random direction.
 
@@ -202,7 +207,12 @@ def sharpness(
 
 
 def lanczos(
-    product: Callable[[Tensor], Tensor], start: Tensor, *, iterations: int = 40, tolerance: float = 1e-3
+    product: Callable[[Tensor], Tensor],
+    start: Tensor,
+    *,
+    iterations: int = 40,
+    tolerance: float = 1e-3,
+    least: int = 10,
 ) -> Sharpness:
     """Largest algebraic eigenvalue of a symmetric operator, with full reorthogonalisation.
 
@@ -214,6 +224,8 @@ def lanczos(
         (P,) not zero.
     iterations, tolerance
         As of `sharpness`.
+    least
+        Fewest products, unless the vectors that can be reached are exhausted.
     """
     if iterations < 1:
         raise ValueError(f"iterations must be 1 or more; got {iterations}")
@@ -238,12 +250,12 @@ def lanczos(
         values, vectors = np.linalg.eigh(tridiagonal)
         value, residual = float(values[-1]), float(abs(beside[step] * vectors[-1, -1]))
         scale = float(np.abs(values).max())
-        if residual <= tolerance * abs(value) or beside[step] <= 1e-6 * scale:
+        if (residual <= tolerance * abs(value) and step + 1 >= least) or beside[step] <= 1e-6 * scale:
             break
         vector = image / beside[step]
-    weights = torch.as_tensor(vectors[:, -1]).to(basis)
-    top = weights @ basis[: step + 1]
-    return Sharpness(value, top / top.norm(), residual, step + 1)
+    tops = torch.as_tensor(vectors[:, :-4:-1].T.copy()).to(basis) @ basis[: step + 1]
+    restart = tops[0] + 0.3 * tops[1:].sum(0)
+    return Sharpness(value, tops[0] / tops[0].norm(), residual, step + 1, restart / restart.norm())
 
 
 def group_curvature(
@@ -344,12 +356,13 @@ def _flat(tensors: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> Ten
 @contextmanager
 def _undisturbed(model: nn.Module) -> Iterator[None]:
     """Buffers (running statistics) are put back, and attention takes a path that can be differentiated twice."""
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    # Not copied back in place: a kept graph may hold the buffers that the forward pass has seen.
+    before = [(module, dict(module._buffers)) for module in model.modules()]
+    for module, buffers in before:
+        module._buffers.update({name: buffer.clone() for name, buffer in buffers.items() if buffer is not None})
     try:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                if not torch.equal(buffer, before[name]):
-                    buffer.copy_(before[name])
+        for module, buffers in before:
+            module._buffers.update(buffers)

@@ -185,7 +185,7 @@ class OpposingSignalsMonitor:
         )
 
     def _measure(self) -> Sharpness:
-        start = None if self._top is None else self._top.vector
+        start = None if self._top is None else self._top.restart
         with self._in_mode():
             self._top = sharpness(self.model, self.probe, iterations=self.iterations, start=start)
         return self._top
