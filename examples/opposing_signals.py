@@ -14,11 +14,11 @@ images, labels = data.images.flatten(1)[:800], data.labels[:800]
 images = images - images.mean(0)
 # Something that a real data set may hide: a bright border on some fours and on some nines.
 spoiled = torch.cat([(labels == digit).nonzero().flatten()[:20] for digit in (4, 9)])
-images[spoiled] += 2.0 * (torch.arange(64) % 8 < 2)
+images[spoiled] += 8.0 * (torch.arange(64) % 8 < 2)
 per_sample = functools.partial(functional.cross_entropy, reduction="none")
 
 
-def watch(x: torch.Tensor, y: torch.Tensor, lr: float = 0.3):
+def watch(x: torch.Tensor, y: torch.Tensor, lr: float = 0.5):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 48), nn.Tanh(), nn.Linear(48, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr)
@@ -28,7 +28,7 @@ def watch(x: torch.Tensor, y: torch.Tensor, lr: float = 0.3):
         functional.cross_entropy(model(x), y).backward()
         optimizer.step()
 
-    return diagnose(model, per_sample, (x, y), train_step, 300, top=0.05, window=150, step_size=lr)
+    return diagnose(model, per_sample, (x, y), train_step, 200, top=0.05, window=150, step_size=lr)
 
 
 report = watch(images, labels)

@@ -173,8 +173,19 @@ def test_frozen_and_unused_parameters():
     assert idle.value == pytest.approx(inner.value, rel=1e-6)
 
 
-def test_attention_can_be_differentiated_twice():
-    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True).double().eval()
+LAYERS = {
+    "attention": lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True),
+    "batch statistics": lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(40, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.Tanh(), nn.Linear(6, 40),
+        nn.Unflatten(1, (5, 8)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", list(LAYERS))
+def test_products_are_differences_of_gradients(kind):
+    torch.manual_seed(0)
+    layer = LAYERS[kind]().double().eval()
     x = torch.randn(6, 5, 8, generator=torch.Generator().manual_seed(0)).double()
     probe = Probe((x, torch.zeros_like(x)), nn.MSELoss(reduction="none"))
     curvature = Curvature(layer, probe)

@@ -108,7 +108,10 @@ def network(seed: int, hidden: int, *, normalised: bool = False) -> nn.Sequentia
 
 @dataclass(frozen=True)
 class Run:
-    """A full-batch run: losses (steps + 1, sample), and steps and values of the sharpness and of what goes with it."""
+    """A full-batch run: losses (steps + 1, sample), and steps and values of the sharpness and of what goes with it.
+
+    What goes with it is NaN where it was not measured.
+    """
 
     task: Task
     losses: Array
@@ -151,9 +154,12 @@ def train(
     every: int,
     *,
     weights: Tensor | None = None,
-    inside: bool = False,
+    inside: int = 0,
 ) -> Run:
-    """Full-batch training; `inside` also follows the groups' gradients and their parts in the sharpness."""
+    """Full-batch training with the sharpness every so many steps (0 for never).
+
+    Every `inside`-th time the groups' gradients and their parts in the sharpness are measured, too.
+    """
     updates = optimizer(model.parameters())
     probe = Probe((task.x, task.y), cross_entropy, batch_size=len(task.y))
     importance = None if weights is None else weights / len(weights)
@@ -164,16 +170,17 @@ def train(
         updates.zero_grad()
         each = cross_entropy(model(task.x), task.y)
         losses[step] = each.detach().double().numpy()
-        if step % every == 0:
+        if every and step % every == 0:
             top = sharpness(model, probe, start=restart, weights=importance)
             restart = top.restart
-            found.append((step, top.value, *(groups_inside(model, probe, task, top.vector) if inside else ())))
+            closer = inside and len(found) % inside == 0
+            groups = groups_inside(model, probe, task, top.vector) if closer else (np.nan,) * 3
+            found.append((step, top.value, *groups))
         if step < steps:
             (each.mean() if importance is None else each @ importance).backward()
             updates.step()
-    columns = np.array(found).T
-    extra = columns[2:] if inside else np.full((3, columns.shape[1]), np.nan)
-    return Run(task, losses, columns[0].astype(np.int64), columns[1], *extra)
+    checks, *columns = np.array(found).reshape(-1, 5).T
+    return Run(task, losses, checks.astype(np.int64), *columns)
 
 
 def groups_inside(model: nn.Module, probe: Probe, task: Task, vector: Tensor) -> tuple[float, float, float]:
@@ -254,13 +261,14 @@ def inside_story(run: Run, condition: str) -> Iterator[Measurement]:
     for name, index in (("A", task.group_a.numpy()), ("B", task.group_b.numpy()), ("rest", rest)):
         for step, value in enumerate(run.losses[:, index].mean(axis=1)):
             yield Measurement(condition, "loss of a group", float(value), step=step, item=name)
-    late = run.checks >= len(run.losses) // 2
+    late = (run.checks >= len(run.losses) // 2) & ~np.isnan(run.cosines)
     yield Measurement(condition, "gradient cosine, late", float(run.cosines[late].mean()))
     yield Measurement(condition, "gradient norm over the rest's, late", float(run.norm_ratios[late].mean()))
     yield Measurement(condition, "share of the sharpness, late", float(run.shares[late].mean()))
     for metric, values in (("gradient cosine", run.cosines), ("share of the sharpness", run.shares)):
         for step, value in zip(run.checks, values, strict=True):
-            yield Measurement(condition, metric, float(value), step=int(step))
+            if not np.isnan(value):
+                yield Measurement(condition, metric, float(value), step=int(step))
     delta = run.delta[-SHOWN_STEPS:]
     order = np.argsort(-np.abs(run.delta[run.late]).mean(axis=0), kind="stable")[:SHOWN_SAMPLES]
     kind = np.isin(order, task.group_a.numpy()) * 2.0 + np.isin(order, task.group_b.numpy())
@@ -295,7 +303,7 @@ def toy(seed: int, system: OpposingSignalsToy, eta: float, etas: Sequence[float]
         crossing = int(np.argmax(above))
         peak = crossing + int(np.argmax(loss[crossing:]))
         yield Measurement("toy, descent", "stays below 2 / eta", float(not above.any()))
-        yield Measurement("toy, descent", "peak / loss before", float(loss[peak] / loss[: peak + 1].min()))
+        yield Measurement("toy, descent", "peak / loss at the crossing", float(loss[peak] / loss[crossing]))
         yield Measurement("toy, descent", "final sharpness / (2 / eta)", float(sharp[-1] * eta / 2))
         for step in range(0, steps + 1):
             yield Measurement("toy, descent", "loss above the floor", float(loss[step]), step=step)

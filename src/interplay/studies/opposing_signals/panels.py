@@ -15,6 +15,7 @@ ABLATIONS = {
     "group A alone": ("group A alone", PURPLE),
     "halved weights": ("weights of the groups halved", GREEN),
     "batch norm": ("batch normalisation", "#56B4E9"),
+    "batch norm, groups dropped": ("batch normalisation, groups dropped", "#000000"),
     "groups dropped": ("groups dropped", ORANGE),
     "raw digits": ("raw digits, nothing planted", GREY),
 }
