@@ -48,8 +48,8 @@ class Config(StudyConfig):
     adam: PositiveFloat = Field(1e-3, description="step size of Adam")
     lr_sign: PositiveFloat = Field(1e-3, description="sign step of SplitSign")
     steps: int = Field(400, ge=40, description="full-batch steps of every run; groups are sought in the second half")
-    sharpness_every: PositiveInt = Field(5, description="steps between measurements of sharpness")
-    inside_every: PositiveInt = Field(4, description="measurements of sharpness between those of the groups' gradients")
+    sharpness_every: PositiveInt = Field(9, description="steps between measurements of sharpness")
+    inside_every: PositiveInt = Field(2, description="measurements of sharpness between those of the groups' gradients")
     toy_eta: PositiveFloat = Field(0.08, description="step size that is judged in the closed-form system")
     toy_etas: tuple[PositiveFloat, ...] = Field(
         (0.03, 0.04, 0.05, 0.06, 0.07, 0.09), description="further step sizes there"
@@ -218,7 +218,7 @@ for _condition, _sentence in (
 def figure(measurements: DataFrame) -> Figure:
     from interplay.studies.opposing_signals import panels
 
-    figure = Figure(figsize=(12, 12.5), layout="constrained")
+    figure = Figure(figsize=(13, 15), layout="constrained")
     axes = figure.subplot_mosaic(
         [
             ["groups", "groups", "sharpness", "sharpness", "heat", "heat"],

@@ -10,14 +10,14 @@ from interplay.assets import mnist_5k
 
 BLUE, ORANGE, GREEN, PURPLE, YELLOW, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#777777"
 ABLATIONS = {
-    "planted": ("both groups planted", BLUE),
-    "random dropped": ("as many random ones dropped", YELLOW),
+    "planted": ("both groups", BLUE),
+    "random dropped": ("random ones dropped", YELLOW),
     "group A alone": ("group A alone", PURPLE),
-    "halved weights": ("weights of the groups halved", GREEN),
-    "batch norm": ("batch normalisation", "#56B4E9"),
-    "batch norm, groups dropped": ("batch normalisation, groups dropped", "#000000"),
+    "halved weights": ("weights halved", GREEN),
+    "batch norm": ("batch norm", "#56B4E9"),
+    "batch norm, groups dropped": ("batch norm, no groups", "#000000"),
     "groups dropped": ("groups dropped", ORANGE),
-    "raw digits": ("raw digits, nothing planted", GREY),
+    "raw digits": ("raw digits", GREY),
 }
 
 
@@ -46,10 +46,10 @@ def draw_groups(axes: Axes, measurements: DataFrame) -> None:
     rows = rows_of(measurements, "planted", "loss of a group")
     rows = rows[rows["seed"] == rows["seed"].min()]
     for name, colour, label in (("A", BLUE, "group A"), ("B", ORANGE, "group B"), ("rest", GREY, "all others")):
-        table = rows[rows["item"] == name].sort_values("step")
+        table = rows[(rows["item"] == name) & (rows["step"] <= rows["step"].max() // 2)].sort_values("step")
         axes.plot(table["step"].astype(float), table["value"], color=colour, label=label, linewidth=0.8)
     axes.set(xlabel="step", ylabel="mean loss / nats", yscale="log")
-    axes.set_title("Losses of the planted groups, one seed")
+    axes.set_title("Losses of the groups, one seed, first half")
     axes.legend()
 
 
@@ -79,7 +79,7 @@ def draw_heat(axes: Axes, measurements: DataFrame) -> None:
         rasterized=True,
     )
     axes.invert_yaxis()
-    axes.set(xlabel="step", ylabel="sample: A, then B, then others, by score")
+    axes.set(xlabel="step", ylabel="sample: A, then B, others")
     axes.set_title("Largest changes of single losses, one seed")
     axes.figure.colorbar(image, ax=axes, label="change of loss / nats")
 
@@ -89,9 +89,9 @@ def draw_inside(axes: Axes, measurements: DataFrame) -> None:
     share = rows_of(measurements, "planted", "share of the sharpness")
     draw_curve(axes, share, ORANGE, "groups' part in the sharpness")
     axes.axhline(0, color="black", linewidth=0.8, linestyle=":")
-    axes.set(xlabel="step", ylabel="cosine, or part", ylim=(-1.05, 1.25))
+    axes.set(xlabel="step", ylabel="cosine, or part", ylim=(-1.05, 1.1))
     axes.set_title("Gradients and curvature of the groups")
-    axes.legend(loc="center right")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17))
 
 
 def dots(axes: Axes, measurements: DataFrame, metric: str, names: list[str], labels: list[str]) -> None:
@@ -123,7 +123,7 @@ def draw_found(axes: Axes, measurements: DataFrame) -> None:
     axes.barh(table.index, table["sum"] / table["count"], color=BLUE)
     axes.plot(np.zeros(len(table)), table.index, "|", color="black")
     axes.invert_yaxis()
-    axes.set(xlim=(-0.02, 1.05), xlabel="part of the seeds with opposing groups reported")
+    axes.set(xlim=(-0.02, 1.05), xlabel="seeds with groups reported, part")
     axes.set_title("What the detector says")
 
 
@@ -141,7 +141,7 @@ def draw_optimizers(axes: Axes, measurements: DataFrame) -> None:
         axes.plot(table.index.to_numpy(dtype=float), table, color=colour, label=name, linewidth=1)
     axes.set(xlabel="step", ylabel="mean loss / nats, median of seeds", yscale="log")
     axes.set_title("Optimisers on the planted task")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
 
 
 def draw_by_optimizer(axes: Axes, measurements: DataFrame, metric: str) -> None:
@@ -150,6 +150,8 @@ def draw_by_optimizer(axes: Axes, measurements: DataFrame, metric: str) -> None:
     axes.set(xlabel="nats" if "increases" in metric else "part of all loss changes")
     if "increases" in metric:
         axes.set_xscale("symlog", linthresh=1e-3)
+        axes.set_xticks([0, 1e-2, 1], ["0", "0.01", "1"])
+        axes.minorticks_off()
         axes.axvline(1e-3, color="black", linestyle=":", linewidth=1)
         axes.set_title("Sum of all rises of the mean loss")
     else:
@@ -165,6 +167,7 @@ def draw_toy(axes: Axes, measurements: DataFrame) -> None:
     axes.plot(loss["step"].astype(float), loss["value"], color=GREY, linewidth=1)
     axes.set(xlabel="step", ylabel="loss above the floor", yscale="log")
     axes.set_ylim(bottom=max(1e-8, 0.3 * float(loss["value"].min())))
+    axes.set_xlim(0, min(150.0, float(loss["step"].max())))
     axes.set_title("Closed-form system, one seed")
     right = axes.twinx()
     right.spines["right"].set_visible(True)
@@ -172,7 +175,7 @@ def draw_toy(axes: Axes, measurements: DataFrame) -> None:
     final = rows_of(measurements, "toy, descent", "final sharpness / (2 / eta)")["value"].iloc[0]
     edge = float(sharp["value"].iloc[-1] / final)
     right.axhline(edge, color="black", linestyle="--", linewidth=1)
-    right.text(float(sharp["step"].max()), edge, "2 / eta", ha="right", va="bottom", fontsize=8)
+    right.text(axes.get_xlim()[1], edge, "2 / eta", ha="right", va="bottom", fontsize=8)
     right.set_ylabel("sharpness", color=BLUE)
 
 
