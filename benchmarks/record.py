@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PACKAGES = (
     *("torch", "numpy", "numba", "joblib", "transformers", "gillespy2", "nnsight", "transformer-lens"),
-    *("snntorch", "spikingjelly", "norse", "reservoirpy"),
+    *("snntorch", "spikingjelly", "norse", "reservoirpy", "pyhessian", "pytorch-metric-learning"),
 )
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 

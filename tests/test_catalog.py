@@ -1,6 +1,7 @@
 """The catalog is complete: every system stands in its four places, and every module of a study is in the catalog."""
 
 import pkgutil
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,8 +52,10 @@ def test_the_evidence_is_that_of_the_study(system):
 
 
 def test_no_study_is_missing_from_the_catalog():
-    modules = {module.name for module in pkgutil.iter_modules(interplay.studies.__path__)}
-    assert modules == {slug.replace("-", "_") for slug in catalog.systems()}
+    names = [module.name for module in pkgutil.iter_modules(interplay.studies.__path__)]
+    # What several studies share, such as one loop on one data set, stands beside them and holds no study.
+    studies = {name for name in names if hasattr(import_module(f"interplay.studies.{name}"), "study")}
+    assert studies == {slug.replace("-", "_") for slug in catalog.systems()}
 
 
 def test_unknown_names_get_the_nearest():

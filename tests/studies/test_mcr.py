@@ -55,7 +55,7 @@ def test_methods_start_from_the_same_stream_of_pairs_and_differ():
     losses = {name: maker(net).loss(*samples).item() for name, maker in made.items()}
     assert losses == {name: maker(net).loss(*samples).item() for name, maker in again.items()}
     gradients = {}
-    for name in ("multi-loss", "MCR", "MCR, weight 0.1", "MCR, reference regime"):
+    for name in ("multi-loss", "MCR, weight 1", "MCR, weight 0.1", "MCR, reference regime"):
         net.zero_grad()
         made[name](net).loss(*samples).backward()
         gradients[name] = net.encoders["first"][0].weight.grad.clone()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from interplay.multimodal.agm.shapley import ShapleyShares
 from interplay.multimodal.fusion import LinearFusion
 from interplay.multimodal.training import HeldOut, JointTraining, TrainingMethod
+from interplay.primitives.modes import evaluating
 
 __all__ = ["MSES", "MSLR", "OGMGE", "held_out", "unimodal_predictions"]
 
@@ -328,17 +329,14 @@ def held_out(
     ValueError
         No batches.
     """
-    modes = [(module, module.training) for module in method.modules()]
-    method.eval()
     totals: dict[str, list[float]] = {name: [0.0, 0.0] for name in method.modalities}
     samples = 0
-    for inputs, target in batches:
-        samples += len(target)
-        for name, logits in unimodal_predictions(method, inputs).items():
-            totals[name][0] += float((logits.argmax(-1) == target).sum())
-            totals[name][1] += float(nn.functional.cross_entropy(logits, target, reduction="sum"))
-    for module, training in modes:
-        module.training = training
+    with evaluating(method):
+        for inputs, target in batches:
+            samples += len(target)
+            for name, logits in unimodal_predictions(method, inputs).items():
+                totals[name][0] += float((logits.argmax(-1) == target).sum())
+                totals[name][1] += float(nn.functional.cross_entropy(logits, target, reduction="sum"))
     if samples == 0:
         raise ValueError("batches are empty: there is nothing to measure on")
     return {name: HeldOut(right / samples, loss / samples) for name, (right, loss) in totals.items()}

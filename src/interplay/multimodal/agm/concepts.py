@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from interplay.primitives.modes import evaluating
+
 __all__ = ["mono_modal_concepts"]
 
 
@@ -52,10 +54,5 @@ def mono_modal_concepts(
 
 @torch.no_grad()
 def _outputs(model: nn.Module, values: Tensor, batch_size: int) -> Tensor:
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with evaluating(model):
         return torch.cat([model(part) for part in values.split(batch_size)])
-    finally:
-        for module, mode in training:
-            module.training = mode

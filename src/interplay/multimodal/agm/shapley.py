@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interplay.multimodal.fusion import FusionNet
+from interplay.primitives.modes import evaluating
 
 __all__ = ["ShapleyShares", "Shares", "mixes_or_draws"]
 
@@ -185,18 +186,12 @@ class ShapleyShares:
     ) -> Float[Tensor, "coalition sample ..."]:
         """Every coalition's prediction by a pass of its own: the whole one first, in the network's present mode."""
         predictions = [self._predict(inputs)]
-        modes = [(module, module.training) for module in self.net.modules()]
-        try:
-            if self.eval_masked:
-                self.net.eval()
+        with evaluating(*([self.net] if self.eval_masked else [])):
             for coalition in coalitions[1:]:
                 masked = {
                     name: absent[name] for position, name in enumerate(self.modalities) if position not in coalition
                 }
                 predictions.append(self._predict({**inputs, **masked}))
-        finally:
-            for module, training in modes:
-                module.training = training
         return torch.stack(predictions)
 
     def _predict(self, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -42,7 +42,8 @@ from interplay.studies.mcr.synthetic import UniqueAndShared, perceptron_pair
 WEIGHTS, ORDER, PAIRS, NEW_HEAD, NEW_ORDER, BOTTLENECK, REPORT, SYNTHETIC = range(1, 9)  # streams of a seed
 SCRATCH, TRAINED = "from scratch", "from trained encoders"
 REPORTED = 2  # permutations of all samples behind a reported influence
-FOLLOWED = ("joint", "multi-loss", "MCR", "MCR, reference regime")  # conditions whose influences are kept over time
+TRIED = {"MCR, weight 1": 1.0, "MCR, weight 0.1": 0.1}  # of these, "MCR" is the one that does best on held-out samples
+FOLLOWED = ("joint", "multi-loss", *TRIED, "MCR, reference regime")  # conditions whose influences are kept over time
 Maker = Callable[[FusionNet], TrainingMethod]
 
 
@@ -83,8 +84,7 @@ class Methods:
             "MMPareto": MMPareto,
             "OGM-GE": lambda net: OGMGE(net, generator=generator_of(self.seed, PAIRS)),
             "AGM": lambda net: AGM(net, alpha=1.5),
-            "MCR": self.regularised(),
-            "MCR, weight 0.1": self.regularised(0.1),
+            **{name: self.regularised(weight) for name, weight in TRIED.items()},
             "MCR, reference regime": self.regularised(regime="reference"),
         }
 
@@ -133,6 +133,8 @@ def audio_visual(
     ]
     for start, conditions, optimisation in starts:
         weaker = ""
+        tried: dict[str, list[Measurement]] = {}
+        held_out: dict[str, float] = {}
         for name, maker in conditions.items():
             if start == SCRATCH:
                 net, order = _late_fusion(seed, WEIGHTS), ORDER
@@ -140,18 +142,39 @@ def audio_visual(
                 net, order = load_encoders(_late_fusion(seed, NEW_HEAD), ensemble.net), NEW_ORDER
             condition = f"{name} {start}"
             history = trained(maker(net), data.train, optimisation, generator_of(seed, order), seed, name in FOLLOWED)
-            for back, influence in enumerate(reversed(history)):
-                for modality, value in influence.items():
-                    step = optimisation.epochs - back
-                    yield Measurement(condition, "influence / nats", value, step=step, item=modality)
             weaker = weaker or min(history[-1], key=history[-1].__getitem__)
-            yield Measurement(condition, "influence of the weaker modality / nats", history[-1][weaker])
-            for modality, value in influences(net, data.test, seed).items():
-                yield Measurement(condition, "influence on test samples / nats", value, item=modality)
-            with torch.no_grad():
-                logits = net(data.test.inputs)
-            yield Measurement(condition, "accuracy", accuracy(logits, data.test.labels))
-            yield from routing(condition, right, logits.argmax(1), data.test.labels)
+            rows = list(described(condition, net, history, weaker, optimisation.epochs, data.test, right, seed))
+            yield from rows
+            if name in TRIED:
+                with torch.no_grad():
+                    held_out[name] = accuracy(net(data.validation.inputs), data.validation.labels)
+                tried[name] = rows
+        chosen = max(held_out, key=held_out.__getitem__)
+        yield Measurement(f"MCR {start}", "chosen weight", TRIED[chosen])
+        yield from (row._replace(condition=f"MCR {start}") for row in tried[chosen])
+
+
+def described(
+    condition: str,
+    net: FusionNet,
+    history: Sequence[Mapping[str, float]],
+    weaker: str,
+    epochs: int,
+    test: PairedSamples,
+    right: Mapping[str, Tensor],
+    seed: int,
+) -> Iterator[Measurement]:
+    """What a trained net is like: influences on training samples, accuracy, and where it is right."""
+    for back, influence in enumerate(reversed(history)):
+        for modality, value in influence.items():
+            yield Measurement(condition, "influence / nats", value, step=epochs - back, item=modality)
+    yield Measurement(condition, "influence of the weaker modality / nats", history[-1][weaker])
+    for modality, value in influences(net, test, seed).items():
+        yield Measurement(condition, "influence on test samples / nats", value, item=modality)
+    with torch.no_grad():
+        logits = net(test.inputs)
+    yield Measurement(condition, "accuracy", accuracy(logits, test.labels))
+    yield from routing(condition, right, logits.argmax(1), test.labels)
 
 
 def trained(

@@ -105,7 +105,8 @@ def draw_strategies(axes: Axes, measurements: DataFrame, start: str) -> None:
     names = {-1: "", 0: ", independent", 1: ", collaborative"}
     for weight, suffix, colour in ((1, "", BLUE), (0.1, ", weight 0.1", PURPLE)):
         for k, strategy in names.items():
-            values = rows.loc[rows["condition"] == f"MCR{strategy}{suffix} {start}", "value"]
+            name = f"MCR{strategy}{suffix}" if strategy else f"MCR, weight {weight:g}"
+            values = rows.loc[rows["condition"] == f"{name} {start}", "value"]
             shift = 0.07 if weight == 1 else -0.07
             axes.plot([k + shift] * len(values), values, "o", color=colour, markersize=4, alpha=0.7)
             axes.hlines(
