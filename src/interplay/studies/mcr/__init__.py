@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 from pandas import DataFrame
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from interplay.evidence import Measurement, Study, StudyConfig, all_of, difference, ratio
 from interplay.studies.audio_visual import Optimisation
