@@ -445,3 +445,9 @@ def test_loss_of_sequences_leaves_out_what_is_masked():
         functional.cross_entropy(logits[1, :4], labels[1, 1:]),
     ]
     assert_close(sequence_loss(logits, labels), torch.stack(expected))
+
+
+def test_a_run_that_is_not_finite_from_the_first_step_says_so():
+    inputs, targets = torch.full((4, 2), torch.nan), torch.tensor([0, 1, 0, 1])
+    with pytest.raises(ValueError, match="not finite at step 0"):
+        diagnose(nn.Linear(2, 2), nn.CrossEntropyLoss(reduction="none"), (inputs, targets), lambda step: None, 5)

@@ -151,6 +151,11 @@ class OpposingSignalsMonitor:
         """
         if self._recorder is None or len(self._recorder.steps()) < 2:
             seen = len(self._mean_losses)
+            if self._recorder is not None and self.stopped:
+                raise ValueError(
+                    f"the losses are not finite at step {self._recorder.stopped_at}, after {seen} observations, and "
+                    "two changes are needed: look at the data, or lower the step size"
+                )
             raise ValueError(f"two changes of the losses are needed, three observations or more; got {seen}")
         delta = self._recorder.matrix().double().cpu().numpy()
         groups = find_opposing_groups(delta, top, shuffles=shuffles, seed=seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -100,9 +101,16 @@ def _thresholds(fractions: Iterable[float], momenta: list[Tensor]) -> dict[float
     thresholds = {}
     for fraction in fractions:
         plain = len(sizes) - round(fraction * len(sizes))
-        # kthvalue and not quantile, which refuses more than 2^24 elements.
-        thresholds[fraction] = sizes.kthvalue(plain).values if plain else sizes.new_tensor(-1.0)
+        thresholds[fraction] = _smallest(sizes, plain) if plain else sizes.new_tensor(-1.0)
     return thresholds
+
+
+def _smallest(sizes: Tensor, k: int) -> Tensor:
+    """The k-th smallest, of any number of elements, where `torch.quantile` refuses more than 2^24."""
+    if sizes.device.type != "cpu" or sizes.dtype == torch.bfloat16:
+        return sizes.kthvalue(k).values
+    # NumPy selects four times as fast on a CPU.
+    return sizes.new_tensor(np.partition(sizes.numpy(), k - 1)[k - 1])
 
 
 def _check_options(group: dict[str, Any]) -> None:

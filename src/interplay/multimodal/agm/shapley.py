@@ -216,7 +216,7 @@ class ShapleyShares:
         missing = [name for name in self.modalities if name not in inputs]
         if missing:
             raise ValueError(
-                f"inputs must hold the modalities {list(self.modalities)}; {missing} of {list(inputs)} miss"
+                f"inputs must hold the modalities {list(self.modalities)}; got {list(inputs)}, without {missing}"
             )
         sizes = {name: len(values) for name, values in inputs.items()}
         if len(set(sizes.values())) != 1:
