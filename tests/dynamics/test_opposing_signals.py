@@ -447,6 +447,7 @@ def test_loss_of_sequences_leaves_out_what_is_masked():
     assert_close(sequence_loss(logits, labels), torch.stack(expected))
 
 
+@pytest.mark.filterwarnings("ignore:the loss of sample 0 is not finite")
 def test_a_run_that_is_not_finite_from_the_first_step_says_so():
     inputs, targets = torch.full((4, 2), torch.nan), torch.tensor([0, 1, 0, 1])
     with pytest.raises(ValueError, match="not finite at step 0"):
