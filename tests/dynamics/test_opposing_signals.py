@@ -368,7 +368,8 @@ class TestInterventions:
 
 class TestCallbacks:
     def test_hugging_face(self, tmp_path):
-        transformers = pytest.importorskip("transformers")
+        import transformers
+
         torch.manual_seed(0)
         config = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=11, n_positions=6, resid_pdrop=0.1)
         model = transformers.GPT2LMHeadModel(config)
@@ -392,7 +393,7 @@ class TestCallbacks:
 
     @pytest.mark.filterwarnings("ignore")
     def test_lightning(self, tmp_path):
-        lightning = pytest.importorskip("lightning.pytorch")
+        import lightning.pytorch as lightning
 
         class Classifier(lightning.LightningModule):
             def __init__(self):
@@ -432,7 +433,6 @@ class TestCallbacks:
             make(cross_entropy, [])
 
     def test_a_report_before_training_is_refused(self):
-        pytest.importorskip("transformers")
         with pytest.raises(ValueError, match="training has not begun"):
             hugging_face_callback(cross_entropy, []).report()
 
