@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from interplay.evidence import Study
 
 # For each extra, a module that is there exactly when the extra is installed.
-_EXTRA_PROBES = {"llm": ("transformers", "tokenizers", "safetensors", "gguf")}
+_EXTRA_PROBES = {
+    "llm": ("transformers", "tokenizers", "safetensors", "gguf"),
+    "rl": ("gymnasium", "mujoco", "dm_control", "stable_baselines3"),
+}
 
 
 class UnknownSystemError(LookupError):

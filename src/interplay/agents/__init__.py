@@ -1,0 +1,1 @@
+"""Agents that decide when to act, at what cost, and whether to think first."""

@@ -1,0 +1,1 @@
+"""Contests: many players, many rounds, and what their results say about them."""

@@ -1,0 +1,1 @@
+"""Layers of vision models whose filters compete and inhibit one another."""
