@@ -1,0 +1,19 @@
+"""Steering: fit a change of a language model's activations on contrasting prompts, apply it at any strength.
+
+>>> steering = ActivationAddition.fit(model, tokenizer, positive, negative)  # doctest: +SKIP
+>>> with steering.applied(model, strength=1.5):  # doctest: +SKIP
+...     model.generate(**batch)
+"""
+
+from interplay.steering.activation_addition import ActivationAddition
+from interplay.steering.collection import collect_activations
+from interplay.steering.interface import Applied, Steering, SteeringSequence, load_steering
+
+__all__ = [
+    "ActivationAddition",
+    "Applied",
+    "Steering",
+    "SteeringSequence",
+    "collect_activations",
+    "load_steering",
+]
