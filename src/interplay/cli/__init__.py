@@ -11,6 +11,7 @@ import typer
 from interplay import __version__, catalog
 from interplay.cli import organisms, studies
 from interplay.cli.screen import INTERRUPTED, messages, output, refuse
+from interplay.cli.steer import steer
 
 app = typer.Typer(
     help="Re-run the claims of published systems whose parts compete, inhibit, balance, gate and steer one another.",
@@ -22,6 +23,7 @@ app.command("list")(studies.list_systems)
 app.command()(studies.show)
 app.command()(studies.run)
 app.command()(studies.report)
+app.command()(steer)
 app.add_typer(organisms.app, name="organisms")
 
 # The root of usage errors, from whichever copy of click this typer carries.

@@ -7,13 +7,15 @@
 
 from interplay.steering.activation_addition import ActivationAddition
 from interplay.steering.collection import collect_activations
-from interplay.steering.interface import Applied, Steering, SteeringSequence, load_steering
+from interplay.steering.interface import METHODS, Applied, Steering, SteeringSequence, find_method, load_steering
 
 __all__ = [
+    "METHODS",
     "ActivationAddition",
     "Applied",
     "Steering",
     "SteeringSequence",
     "collect_activations",
+    "find_method",
     "load_steering",
 ]

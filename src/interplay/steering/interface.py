@@ -33,6 +33,7 @@ __all__ = [
     "Strength",
     "by_row",
     "check_strength",
+    "find_method",
     "load_steering",
 ]
 
@@ -184,7 +185,7 @@ class Steering(nn.Module, ABC):
 
         The file is there whole or not at all. `load_steering` reads it.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         path = Path(path)
         described = {
@@ -196,7 +197,7 @@ class Steering(nn.Module, ABC):
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            save_file(tensors, temporary, metadata={"interplay": json.dumps(described)})
+            temporary.write_bytes(save(tensors, metadata={"interplay": json.dumps(described)}))
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -263,13 +264,27 @@ def load_steering(path: str | Path) -> Steering:
             f"{path} holds method {method!r} in format {described.get('format')!r}; this version reads format "
             f"{_FORMAT} of {', '.join(sorted(METHODS))}"
         )
-    module, _, name = METHODS[method].partition(":")
-    steering: Steering = getattr(import_module(module), name)(shape=shape, **settings)
+    steering = find_method(method)(shape=shape, **settings)
     try:
         steering.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"{path} does not hold the tensors of {method}: {error}") from error
     return steering
+
+
+def find_method(name: str) -> type[Steering]:
+    """The class of a method, by the name that files and the command line use.
+
+    Raises
+    ------
+    ValueError
+        Unknown name; the message lists the known ones.
+    """
+    if name not in METHODS:
+        raise ValueError(f"unknown steering method {name!r}; known are {', '.join(sorted(METHODS))}")
+    module, _, cls = METHODS[name].partition(":")
+    found: type[Steering] = getattr(import_module(module), cls)
+    return found
 
 
 def check_strength(strength: Strength) -> None:
