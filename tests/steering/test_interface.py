@@ -57,6 +57,20 @@ def test_collection_does_not_depend_on_batches(any_language):
     torch.testing.assert_close(second[sites[0]], shorter[sites[0]], rtol=1e-4, atol=1e-5)
 
 
+def test_several_tokens_of_a_prompt_are_read_in_one_pass(any_language):
+    model, tokenizer = any_language
+    sites = [Site("embedding"), Site("residual", 1)]
+    tokens = [(1, 3, 2, 1), (2, 1, 3, 3)] * 3
+    both = collect_activations(model, tokenizer, GOOD, sites, from_end=tokens, tokens_per_batch=20)
+    for place in range(4):
+        one = collect_activations(model, tokenizer, GOOD, sites, from_end=[several[place] for several in tokens])
+        for site in sites:
+            torch.testing.assert_close(both[site][:, place], one[site], rtol=1e-4, atol=1e-5)
+    for uneven in ([(1, 2), (1,)] * 3, [()] * 6):
+        with pytest.raises(ValueError, match="same number of tokens"):
+            collect_activations(model, tokenizer, GOOD, sites, from_end=uneven)
+
+
 def test_collection_stops_at_the_last_site(llama):
     def never(*_):
         raise AssertionError("a layer behind the last site ran")
