@@ -40,7 +40,10 @@ __all__ = [
 Strength = float | Tensor
 """One strength for all rows of a batch, or a tensor [batch] with one a row."""
 
-METHODS: dict[str, str] = {"caa": "interplay.steering.activation_addition:ActivationAddition"}
+METHODS: dict[str, str] = {
+    "caa": "interplay.steering.activation_addition:ActivationAddition",
+    "harmfulness-refusal": "interplay.steering.harmfulness_refusal:PromptAddition",
+}
 """The methods that a file can name, and the class of each."""
 
 _FORMAT = 1
