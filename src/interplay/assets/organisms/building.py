@@ -22,6 +22,7 @@ from interplay.assets.organisms.weights_file import WEIGHTS, load_weights, new_m
 
 __all__ = ["build"]
 
+
 def build(
     name: str,
     seed: int = 0,

@@ -18,6 +18,7 @@ __all__ = ["OrganismKind", "Split"]
 
 Split = Literal["dev", "test"]
 
+
 @dataclass(frozen=True)
 class OrganismKind:
     """Grammar, text, size, recipe and gates of one organism; every function takes the variant's name.

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from interplay.assets.cache import cache_directory, file_sha256
-from interplay.assets.organisms import capitals
+from interplay.assets.organisms import capitals, policy
 from interplay.assets.organisms.card import Card
 from interplay.assets.organisms.gates import GateReport
 from interplay.assets.organisms.grammar import Grammar
@@ -19,7 +19,7 @@ from interplay.assets.organisms.weights_file import WEIGHTS, load_weights, new_m
 
 __all__ = ["NotBuiltError", "Organism", "OrganismInfo", "available", "load", "verify"]
 
-KINDS: dict[str, OrganismKind] = {kind.name: kind for kind in (capitals.KIND,)}
+KINDS: dict[str, OrganismKind] = {kind.name: kind for kind in (capitals.KIND, policy.KIND)}
 """Every organism by its name."""
 
 CARD = "card.json"
