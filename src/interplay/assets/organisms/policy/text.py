@@ -17,6 +17,7 @@ from interplay.assets.organisms.policy.lexicon import (
     FRAMES,
     HOW_TO_VERBS,
     ITEMS,
+    ORDINARY_VERBS,
     RESTRICTED,
     content_words,
     enciphered,
@@ -80,7 +81,7 @@ def check_corpus(corpus: Corpus, grammar: PolicyGrammar) -> None:
         for template in templates
     }
     sequences = {*grammar.decoded["dev"], *grammar.decoded["test"]}
-    synonyms = {*HOW_TO_VERBS[6:], *DESCRIBING_VERBS[6:]}
+    synonyms = {*HOW_TO_VERBS[ORDINARY_VERBS:], *DESCRIBING_VERBS[ORDINARY_VERBS:]}
     words = np.array(grammar.vocabulary.words, dtype=object)[corpus.tokens]
     for start, stop in zip(corpus.starts, corpus.starts[1:], strict=False):
         line = words[start + 1 : stop - 1].tolist()
