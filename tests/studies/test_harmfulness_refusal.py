@@ -145,7 +145,7 @@ def test_a_trial_runs_repeats_itself_and_fills_claims_and_figure(obedient, monke
     pd.testing.assert_frame_equal(first, second)
     assert not np.isinf(first["value"]).any()
     found = pd.concat([first.assign(seed=seed) for seed in range(3)])
-    for claim in study.claims:
+    for claim in study.claims.values():
         verdict, findings = claim.judge(found)
         assert all(not finding.estimate.reason.startswith("no measurements") for finding in findings), claim.id
         assert verdict in set(Verdict)
@@ -173,7 +173,7 @@ def test_no_claim_holds_without_any_effect():
         for what in ("harmfulness", "refusal")
     ]
     rows += [Measurement(name, "accuracy off the diagonal", 0.5) for name in ("Latent Guard", "logistic at t_post")]
-    found = pd.concat([tabulate(rows).assign(seed=seed) for seed in range(3)])
-    for claim in study.claims:
+    found = pd.concat([tabulate(rows, seed) for seed in range(3)])
+    for claim in study.claims.values():
         if claim.id not in ("H4-bottleneck", "H7"):  # which say that something is absent
             assert claim.judge(found)[0] != Verdict.HOLDS, claim.id
