@@ -168,9 +168,9 @@ def test_no_claim_holds_without_any_effect():
         Measurement(f"clusters by {name}", "least margin below the ceiling", 0.0) for name in ("desired", "behaviour")
     ]
     rows += [
-        Measurement(f"{kind} restricted", f"mean {what} belief", 0.0)
+        Measurement(f"{kind} restricted", f"mean {what} belief", value)
         for kind in ("story", "game", "polite")
-        for what in ("harmfulness", "refusal")
+        for what, value in (("harmfulness", -0.01), ("refusal", 0.01))
     ]
     rows += [Measurement(name, "accuracy off the diagonal", 0.5) for name in ("Latent Guard", "logistic at t_post")]
     found = pd.concat([tabulate(rows, seed) for seed in range(3)])
