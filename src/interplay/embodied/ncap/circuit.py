@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -154,8 +154,6 @@ class SquareWaveOscillator(nn.Module):
         In time steps, 2 or more. The dorsal half takes period // 2 steps; an odd period warns.
     """
 
-    wave: Tensor
-
     def __init__(self, period: int = 60) -> None:
         super().__init__()
         if isinstance(period, bool) or not isinstance(period, int) or period < 2:
@@ -168,17 +166,13 @@ class SquareWaveOscillator(nn.Module):
                 stacklevel=2,
             )
         self.period = period
-        dorsal = torch.arange(period) < period // 2
-        self.register_buffer("wave", torch.stack((dorsal, ~dorsal), -1).float(), persistent=False)
 
-    def forward(self, timestep: int | Shaped[Tensor, "*batch"]) -> Float[Tensor, "*batch 2"]:
-        """Activity 0 or 1 of the dorsal and the ventral neuron. Fractional time steps are rounded."""
-        if not isinstance(timestep, Tensor):
-            return self.wave[timestep % self.period]
+    def forward(self, timestep: Shaped[Tensor, "*batch"]) -> Bool[Tensor, "*batch 2"]:
+        """Whether the dorsal and the ventral neuron fire. Fractional time steps are rounded."""
         if timestep.is_floating_point():
             timestep = timestep.round()
-        phase = timestep.remainder(self.period).long()
-        return self.wave.index_select(0, phase.flatten()).view(*phase.shape, 2)
+        dorsal = timestep.remainder(self.period) < self.period // 2
+        return torch.stack((dorsal, ~dorsal), -1)
 
     def extra_repr(self) -> str:
         return f"period={self.period}"
@@ -213,8 +207,6 @@ class NCAPSwimmer(nn.Module):
     Pass `timestep` wherever episodes start at different times. Without it the module counts its calls and must be told
     by `reset` where an episode begins.
     """
-
-    sides: Tensor
 
     def __init__(
         self,
@@ -273,7 +265,6 @@ class NCAPSwimmer(nn.Module):
             init=init,
             generator=generator,
         )
-        self.register_buffer("sides", torch.tensor([[1.0], [-1.0]]), persistent=False)
         self._step = 0
         self._warned = False
 
@@ -360,7 +351,7 @@ class NCAPSwimmer(nn.Module):
     ) -> dict[str, Tensor]:
         self._check_joints(joint_pos)
         batch = joint_pos.shape[:-1]
-        stretch = (joint_pos.unsqueeze(-2) * self.sides).clamp(0, 1)
+        stretch = torch.stack((joint_pos, -joint_pos), -2).clamp(0, 1)
         wave = self._wave(batch, timestep, joint_pos)
         head = self.oscillator() * wave if self.oscillator is not None else torch.zeros_like(wave)
         tail = stretch[..., :-1]
@@ -403,12 +394,14 @@ class NCAPSwimmer(nn.Module):
                     stacklevel=4,
                 )
             timestep = self._step
-        elif isinstance(timestep, Tensor) and timestep.dim() and timestep.shape != batch:
+        if not isinstance(timestep, Tensor):
+            timestep = torch.tensor(timestep, device=joint_pos.device)
+        elif timestep.dim() and timestep.shape != batch:
             raise ValueError(
                 f"timestep must have one entry for each row of joint_pos, shape {tuple(batch)}; "
                 f"got {tuple(timestep.shape)}"
             )
-        return self.wave(timestep).to(joint_pos)
+        return self.wave(timestep).to(joint_pos.dtype)
 
     def _control(self, name: str, value: Tensor | None, switch: str, batch: torch.Size) -> Tensor:
         if value is None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 
@@ -42,7 +43,7 @@ class NumPyCircuit:
         self._synapses: list[tuple[str, SignConstrained]] = [
             (name, part) for name, part in module.named_modules() if isinstance(part, SignConstrained)
         ]
-        self._wave = module.wave.wave.double().numpy(force=True)
+        self._wave = module.wave(torch.arange(self.period)).double().numpy()
         raw = [part.raw.detach().double().numpy(force=True).ravel() for _, part in self._synapses]
         self._load(np.concatenate(raw))
 
