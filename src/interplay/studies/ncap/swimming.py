@@ -156,11 +156,12 @@ def evaluate(act: Act, swimmers: Swimmers, seed: int) -> float:
 
 
 class Search(NamedTuple):
-    """Settings of the evolution strategy."""
+    """Settings of the evolution strategy, and environment steps that it may take."""
 
     population: int
     sigma: float
     lr: float
+    budget: int
 
 
 class Point(NamedTuple):
@@ -175,19 +176,18 @@ def train(
     search: Search,
     seed: int,
     *,
-    budget: int,
     episode: int,
     every: int,
     swimmers: Swimmers,
 ) -> tuple[Array, list[Point]]:
-    """Evolve a controller for `budget` environment steps.
+    """Evolve a controller for `search.budget` environment steps.
 
     Parameters
     ----------
     controller, search, seed
         What to train, how, and the seed of perturbations and poses.
-    budget, episode, every
-        Environment steps of the whole training, of a training episode, and between evaluations.
+    episode, every
+        Environment steps of a training episode, and of training between evaluations.
     swimmers
         Those of evaluations.
 
@@ -210,11 +210,11 @@ def train(
     a_generation = search.population * episode
     curve = [Point(0, evaluate(controller.act(strategy.parameters[None]), swimmers, seed))]
     done = 0
-    while done < budget:
+    while done < search.budget:
         act = controller.act(strategy.ask())
         strategy.tell(population.returns(act, poses, controller.watch))
         done += a_generation
-        if done // every > (done - a_generation) // every or done >= budget:
+        if done // every > (done - a_generation) // every or done >= search.budget:
             curve.append(Point(done, evaluate(controller.act(strategy.parameters[None]), swimmers, seed)))
     return strategy.parameters, curve
 
