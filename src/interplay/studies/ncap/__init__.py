@@ -37,14 +37,14 @@ class Config(StudyConfig):
     evaluation_episodes: PositiveInt = Field(3, description="episodes of an evaluation")
     evaluate_every: PositiveInt = Field(12_000, description="environment steps of training between evaluations")
     draws: PositiveInt = Field(3, description="initial networks whose untrained return is measured on each seed")
-    circuit_budget: PositiveInt = Field(84_000, description="environment steps of a circuit's training")
-    network_budget: PositiveInt = Field(216_000, description="environment steps of the network's training")
+    circuit_budget: PositiveInt = Field(72_000, description="environment steps of a circuit's training")
+    network_budget: PositiveInt = Field(252_000, description="environment steps of the network's training")
     circuit_population: int = Field(8, ge=4, multiple_of=2, description="members of a circuit's generation")
     circuit_sigma: PositiveFloat = Field(0.1, description="standard deviation of a circuit's perturbations")
     circuit_lr: PositiveFloat = Field(0.1, description="Adam's step size for a circuit")
-    network_population: int = Field(16, ge=4, multiple_of=2, description="members of the network's generation")
-    network_sigma: PositiveFloat = Field(0.05, description="standard deviation of the network's perturbations")
-    network_lr: PositiveFloat = Field(0.02, description="Adam's step size for the network")
+    network_population: int = Field(8, ge=4, multiple_of=2, description="members of the network's generation")
+    network_sigma: PositiveFloat = Field(0.1, description="standard deviation of the network's perturbations")
+    network_lr: PositiveFloat = Field(0.05, description="Adam's step size for the network")
     normalise: bool = Field(False, description="whether the network's observations are normalised by running moments")
     shorter: tuple[int, ...] = Field((3, 4), description="links of shorter bodies, reported only")
     longer: tuple[int, ...] = Field((8, 10, 12, 15), description="links of longer bodies")
@@ -56,12 +56,12 @@ study = Study(
     presets={
         "smoke": {
             "episode": 60,
-            "evaluation_steps": 120,
+            "evaluation_steps": 100,
             "evaluation_episodes": 2,
             "evaluate_every": 1000,
             "draws": 1,
             "circuit_budget": 1440,
-            "network_budget": 1920,
+            "network_budget": 960,
             "shorter": (3,),
             "longer": (8,),
         },
@@ -133,7 +133,7 @@ study.claim(
 )
 study.claim(
     "same-asymptote",
-    "Trained on less than half of the network's environment steps, the circuit ends near the network's return or above.",
+    "Trained on less than a third of the network's environment steps, the circuit ends near its return or above.",
     paper="comparable asymptotic performance (abstract), direction only",
     test=all_of(*(ratio("final return", condition, "network").above(0.9) for condition in ("constant", "uniform"))),
 )
