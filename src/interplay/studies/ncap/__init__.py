@@ -37,8 +37,8 @@ class Config(StudyConfig):
     evaluation_episodes: PositiveInt = Field(3, description="episodes of an evaluation")
     evaluate_every: PositiveInt = Field(12_000, description="environment steps of training between evaluations")
     draws: PositiveInt = Field(3, description="initial networks whose untrained return is measured on each seed")
-    circuit_budget: PositiveInt = Field(72_000, description="environment steps of a circuit's training")
-    network_budget: PositiveInt = Field(252_000, description="environment steps of the network's training")
+    circuit_budget: PositiveInt = Field(60_000, description="environment steps of a circuit's training")
+    network_budget: PositiveInt = Field(240_000, description="environment steps of the network's training")
     circuit_population: int = Field(8, ge=4, multiple_of=2, description="members of a circuit's generation")
     circuit_sigma: PositiveFloat = Field(0.1, description="standard deviation of a circuit's perturbations")
     circuit_lr: PositiveFloat = Field(0.1, description="Adam's step size for a circuit")
@@ -133,7 +133,7 @@ study.claim(
 )
 study.claim(
     "same-asymptote",
-    "Trained on less than a third of the network's environment steps, the circuit ends near its return or above.",
+    "Trained on a quarter of the network's environment steps, the circuit ends near its return or above.",
     paper="comparable asymptotic performance (abstract), direction only",
     test=all_of(*(ratio("final return", condition, "network").above(0.9) for condition in ("constant", "uniform"))),
 )

@@ -29,10 +29,10 @@ COLOURS = {
 }
 NAMES = {
     "constant": "circuit",
-    "uniform": "circuit, random weights",
-    "unshared": "circuit, unshared",
-    "unsigned constant": "circuit, random signs",
-    "unsigned uniform": "circuit, unsigned",
+    "uniform": "circuit,\nrandom weights",
+    "unshared": "circuit,\nunshared",
+    "unsigned constant": "circuit,\nrandom signs",
+    "unsigned uniform": "circuit,\nunsigned",
     "network": "tanh network",
     "random torques": "random torques",
 }
@@ -98,13 +98,13 @@ def draw_learning(axes: Axes, measurements: DataFrame) -> None:
     for condition in ("constant", "uniform", "unshared", "unsigned uniform", "network"):
         curve = rows[rows["condition"] == condition].groupby("step")["value"].agg(["median", "min", "max"])
         steps = np.maximum(curve.index.to_numpy(float), first / 2)
-        axes.plot(steps, curve["median"], color=COLOURS[condition], label=NAMES[condition])
+        axes.plot(steps, curve["median"], color=COLOURS[condition], label=NAMES[condition].replace("\n", " "))
         axes.fill_between(steps, curve["min"], curve["max"], color=COLOURS[condition], alpha=0.13, linewidth=0)
     axes.axhline(800, color=GREY, linewidth=1, linestyle=":")
     axes.set(xscale="log", xlabel="environment steps of training (leftmost: none)", ylabel="return of an episode")
     axes.set(ylim=(0, 1000))
     axes.set_title("Learning")
-    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
 
 
 def draw_untrained(axes: Axes, measurements: DataFrame) -> None:
@@ -117,9 +117,8 @@ def draw_untrained(axes: Axes, measurements: DataFrame) -> None:
 
 def draw_ends(axes: Axes, measurements: DataFrame) -> None:
     """Returns at the end of training, one dot a seed."""
-    rows = chosen(measurements, "final return").set_index("condition")["value"]
     groups = {
-        NAMES[name]: (np.atleast_1d(rows[name].to_numpy()), colour)
+        NAMES[name]: (chosen(measurements, "final return", name)["value"].to_numpy(), colour)
         for name, colour in COLOURS.items()
         if name != "random torques"
     }
@@ -183,16 +182,19 @@ def draw_bodies(axes: Axes, measurements: DataFrame) -> None:
     axes.set_xticks(range(len(links)), [f"{number:.0f}" for number in links])
     axes.set(xlabel="links of the body", ylabel="return, weights unchanged", ylim=(0, 1000))
     axes.set_title("Transfer (dotted: 0.8 of the own body)")
-    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+    axes.legend(fontsize=7, loc="lower right")
 
 
 def draw_parts(axes: Axes, measurements: DataFrame) -> None:
     """Returns with parts of the circuit cut, before and after training."""
-    rows = chosen(measurements, "return without a part").set_index("condition")["value"]
     groups = {}
     for when, colour in (("untrained", SKY), ("trained", BLUE)):
         for part in ("whole", "without oscillator", "without stretch feedback"):
-            groups[f"{when},\n{part}"] = (np.atleast_1d(rows[f"{when}, {part}"].to_numpy()), colour)
+            name = part.replace("without ", "no ").replace("stretch feedback", "stretch\nfeedback")
+            groups[f"{when},\n{name}"] = (
+                chosen(measurements, "return without a part", f"{when}, {part}")["value"].to_numpy(),
+                colour,
+            )
     bars(axes, groups, "return")
     axes.set_title("Parts cut")
 
@@ -243,7 +245,7 @@ def draw_wiring(axes: Axes, measurements: DataFrame) -> None:
     axes.text(3.9, 1.12, "stretch of the\njoint, measured", ha="center", va="center", fontsize=7)
     axes.plot([], [], color=GREEN, label="excites", linewidth=2)
     axes.plot([], [], color=ORANGE, label="inhibits", linewidth=2)
-    axes.legend(loc="lower right", fontsize=7)
+    axes.legend(loc="lower left", fontsize=7)
     axes.set(xlim=(-0.5, 7.0), ylim=(-1.35, 1.5), aspect="equal", xticks=[], yticks=[])
     axes.set_title("Wiring with learned weights (d dorsal, v ventral; B neuron, M muscle)")
     for spine in axes.spines.values():
