@@ -47,6 +47,7 @@ class SwimTask:
                 np.ones(int(include_time)),
             )
         )
+        self._bounds = bounds
         self.observation_space = spaces.Box(-bounds, bounds, dtype=np.float64)
         self.action_space = spaces.Box(-1.0, 1.0, (self.model.n_joints,), dtype=np.float32)
 
@@ -54,12 +55,13 @@ class SwimTask:
         """Write the time feature, -1 at the beginning and 1 at the end, and keep within the space."""
         if self.include_time:
             observations[..., -1] = 2 * np.asarray(steps) / self.episode_steps - 1
-        space = self.observation_space
-        np.clip(observations, space.low, space.high, out=observations)
+        np.minimum(observations, self._bounds, out=observations)
+        np.maximum(observations, -self._bounds, out=observations)
 
     def reward(self, observations: Float[np.ndarray, "*batch entry"]) -> Any:
         """Forward speed over the desired one, between 0 and 1."""
-        return np.clip(forward_speed(observations, self.model.n_joints) / self.desired_speed, 0.0, 1.0)
+        speed = forward_speed(observations, self.model.n_joints)
+        return np.minimum(np.maximum(speed / self.desired_speed, 0.0), 1.0)
 
     def check_action(self, action: Any, shape: tuple[int, ...]) -> Array:
         """The action as an array, or an error that names what is wrong with it."""

@@ -116,7 +116,8 @@ class SwimVecEnv(VectorEnv[Array, NDArray[np.float32], Array]):
             )
         self._advance(torques, over)
         self._steps[~over] += 1
-        self._begin(np.flatnonzero(over))
+        if over.any():
+            self._begin(np.flatnonzero(over))
         self.task.finish(self._observations, self._steps)
         rewards = np.where(over, 0.0, self.task.reward(self._observations))
         self._over = self._steps >= self.task.episode_steps
