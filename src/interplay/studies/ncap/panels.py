@@ -182,7 +182,7 @@ def draw_bodies(axes: Axes, measurements: DataFrame) -> None:
     axes.set_xticks(range(len(links)), [f"{number:.0f}" for number in links])
     axes.set(xlabel="links of the body", ylabel="return, weights unchanged", ylim=(0, 1000))
     axes.set_title("Transfer (dotted: 0.8 of the own body)")
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="upper left")
 
 
 def draw_parts(axes: Axes, measurements: DataFrame) -> None:
