@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any
 
@@ -28,7 +27,8 @@ from interplay.agents.prism.validation import (
 
 __all__ = ["PairCalibrator", "TemperatureScaler"]
 
-SEARCHED = 10.0  # scikit-learn looks for the logarithm of 1/T in [-10, 10]
+PROBE = 1e-4
+EXTREME = 36.0  # logit of the largest number below 1
 
 
 class TemperatureScaler(BaseEstimator):
@@ -88,16 +88,13 @@ class TemperatureScaler(BaseEstimator):
             cv=[(everything, everything)],
             ensemble=False,
         ).fit(p[:, None].astype(np.float64), y.astype(int))
-        # Read off at a logit so small that no 1/T within reach saturates.
-        probe = 1e-4
-        inverse = logit(fitted.predict_proba([[expit(probe)]])[0, 1]) / probe
-        if abs(math.log(inverse)) > SEARCHED - 0.01:
-            warnings.warn(
-                f"the temperature ran to the end of its range ({1 / inverse:.3g}): the probabilities separate the "
-                "labels, or say nothing about them",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+        # Read off at a logit so small that no 1/T within scikit-learn's reach, exp(-10) to exp(10), saturates.
+        inverse = logit(fitted.predict_proba([[expit(PROBE)]])[0, 1]) / PROBE
+        towards_label = np.where(y, 1, -1) * (p - 0.5)
+        if (towards_label >= 0).all():
+            _warn("0", "the probabilities separate the labels", 1 / inverse)
+        elif (np.where(y, 1, -1) * np.clip(logit(p), -EXTREME, EXTREME)).sum() <= 0:
+            _warn("infinite", "the probabilities say nothing about the labels, or the opposite", 1 / inverse)
         self.temperature_ = np.float64(1 / inverse)
         return self
 
@@ -158,6 +155,11 @@ class PairCalibrator(BaseEstimator):
         return self.need_.transform(p_need), self.acceptance_.transform(p_acc)
 
 
+def _warn(best: str, reason: str, temperature: float) -> None:
+    message = f"the best temperature is {best}, since {reason}; {temperature:.3g} is where the search ended"
+    warnings.warn(message, ConvergenceWarning, stacklevel=3)
+
+
 class _GivenProbabilities(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """The classifier whose only feature is its answer."""
 
@@ -170,3 +172,6 @@ class _GivenProbabilities(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, X: Float[np.ndarray, "events 1"]) -> Float[np.ndarray, "events 2"]:
         p = np.asarray(X)[:, 0]
         return np.stack([1 - p, p], axis=1)
+
+    def predict(self, X: Float[np.ndarray, "events 1"]) -> Flags:
+        return np.asarray(X)[:, 0] >= 0.5

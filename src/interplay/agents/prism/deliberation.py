@@ -200,9 +200,7 @@ class DualProcessGate:
         """Decide about every event of a batch: an array, tensor, DataFrame or list, or a mapping of these."""
         fast = _calibrated(self._fast(batch), self.calibrator)
         _check_count("fast", len(fast.p_need), count_rows(batch))
-        margin = self.gate.margin(fast.p_need, fast.p_acc)
-        speak = margin >= 0
-        near = (margin <= self.delta_slow) & (margin >= -self.delta_slow)
+        speak, near = self.gate.route(fast.p_need, fast.p_acc, self.delta_slow)
         routed = near if self._slow is not None else near & ~near  # nobody
         rows = routed.nonzero()[0] if isinstance(routed, np.ndarray) else routed.nonzero()[:, 0]
         slow = None

@@ -10,9 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interplay.agents.prism.validation import Flags, Probabilities, as_labels, as_probabilities, check_same_shape
+from interplay.agents.prism.validation import (
+    Flags,
+    Probabilities,
+    as_floating,
+    as_labels,
+    as_probabilities,
+    check_same_shape,
+)
 
 __all__ = ["CostGate"]
+
+BLOCK = 1 << 14  # events whose intermediate numbers stay in the cache
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,25 @@ class CostGate:
         if isinstance(tau, np.ndarray) and tau.dtype == p_acc.dtype:
             return np.subtract(p_acc, tau, out=tau)
         return p_acc - tau
+
+    def route(self, p_need: Probabilities, p_acc: Probabilities, delta_slow: float) -> tuple[Flags, Flags]:
+        """Whether to speak, and whether the margin is within `delta_slow`; one pass over memory for large arrays."""
+        p_need, p_acc = as_floating("p_need", p_need), as_floating("p_acc", p_acc)
+        check_same_shape(p_need=p_need, p_acc=p_acc)
+        if isinstance(p_need, Tensor) or p_need.ndim != 1:
+            margin = self.margin(p_need, p_acc)
+            return margin >= 0, abs(margin) <= delta_slow
+        speak, near = np.empty(len(p_need), dtype=bool), np.empty(len(p_need), dtype=bool)
+        for start in range(0, len(p_need), BLOCK):
+            block = slice(start, start + BLOCK)
+            try:
+                margin = self.margin(p_need[block], p_acc[block])
+            except ValueError:
+                _pair(p_need, p_acc)  # says where in the whole
+                raise
+            np.greater_equal(margin, 0, out=speak[block])
+            np.less_equal(np.abs(margin, out=margin), delta_slow, out=near[block])
+        return speak, near
 
     def expected_cost(self, speak: Flags, p_need: Probabilities, p_acc: Probabilities) -> Probabilities:
         """Risk of the given decisions, equations (1) and (2), in the unit of the costs."""
