@@ -185,7 +185,7 @@ def draw_routing(axes: Axes, measurements: DataFrame) -> None:
                     f"$\\delta$={delta:g}",
                     (share[delta], value),
                     textcoords="offset points",
-                    xytext=(6, -4) if delta < 0.3 else (-4, -12),
+                    xytext=(6, 3),
                     fontsize=7,
                     color=BLUE,
                 )
