@@ -170,7 +170,7 @@ class DualProcessGate:
     --------
     >>> fast = lambda events: (0.9 * events, events)
     >>> slow = lambda events: (0.9 * events, events > 0.5)
-    >>> decision = DualProcessGate(CostGate(1.0, 2.0), fast, slow)(np.array([0.1, 0.45, 0.52, 0.9]))
+    >>> decision = DualProcessGate(CostGate(1.0, 2.0), fast, slow)(np.array([0.1, 0.48, 0.52, 0.9]))
     >>> decision.routed.tolist(), decision.speak.tolist(), decision.n_slow
     ([False, True, True, False], [False, False, True, True], 2)
     """

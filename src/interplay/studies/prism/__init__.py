@@ -54,7 +54,7 @@ study = Study(
             "networks": 1,
             "fast_hidden": 8,
             "slow_hidden": 8,
-            "steps": 250,
+            "steps": 150,
             "batch_size": 64,
             "routings": 2,
             "exact_events": 2000,
