@@ -142,7 +142,7 @@ def kind_of(name: Any) -> Kind:
         return name
     if isinstance(name, str) and name.upper() in Algotype.__members__:
         return Algotype[name.upper()]
-    if isinstance(name, int | np.integer) and not isinstance(name, bool) and int(name) in Algotype:
+    if isinstance(name, int | np.integer) and not isinstance(name, bool) and 0 <= name < len(Algotype):
         return Algotype(int(name))
     known = ", ".join(repr(member.name.lower()) for member in Algotype)
     raise ValueError(f"unknown algotype {name!r}; valid are {known}, Algotype members and rules of local_policy")

@@ -94,6 +94,7 @@ class SelfSortingArray:
     Examples
     --------
     >>> import numpy as np
+    >>> from interplay.kinetics.self_sorting import SelfSortingArray, mix
     >>> array = SelfSortingArray(np.random.default_rng(0).permutation(100), mix("bubble", "selection"), seed=0)
     >>> trace = array.run()
     >>> trace.stopped_because, bool((array.values == np.arange(100)).all())
@@ -194,6 +195,11 @@ class SelfSortingArray:
         return int(self._state["errors"])
 
     @property
+    def aggregation(self) -> float:
+        """Share of positions whose right neighbour is of the same group, the last having none; NaN for one group."""
+        return float(self._state["neighbours_alike"]) / (len(self) if len(self._groups) > 1 else np.nan)
+
+    @property
     def swaps(self) -> int:
         """Swaps so far."""
         return int(self._state["swaps"])
@@ -241,7 +247,7 @@ class SelfSortingArray:
         looks = np.broadcast_to(np.asarray(sides), chosen.shape)
         if chosen.ndim != 1 or not np.issubdtype(chosen.dtype, np.integer):
             raise TypeError(f"cells must be whole numbers in one dimension; got {chosen.dtype} of shape {chosen.shape}")
-        if chosen.size and not (0 <= chosen.min() and chosen.max() < len(self)):
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
             raise IndexError(f"cells must lie within 0 and {len(self) - 1}; got {chosen.min()} to {chosen.max()}")
         if not np.isin(looks, (-1, 0, 1)).all():
             raise ValueError("sides must be -1, 1, or 0 for a coin")
@@ -313,7 +319,7 @@ class SelfSortingArray:
         if cell != NOWHERE:
             self._state["faulty_cell"] = NOWHERE
             raise IndexError(
-                f"rule {self._rule.name!r} let cell {cell}, at position {self._cells['position'][cell]}, ask for position "
+                f"rule {self._rule.name!r} of cell {cell}, at position {self._cells['position'][cell]}, named position "
                 f"{target} in step {self.activations}; allowed are 0 to {len(self) - 1}, and -1 to stay"
             )
 
@@ -346,7 +352,7 @@ class SelfSortingArray:
             kinds=self._groups,
             places=np.stack([log["left"], log["right"]], axis=1),
             me=log["errors"].copy(),
-            aggregation=log["neighbours_alike"] / len(self),
+            aggregation=log["neighbours_alike"] / (len(self) if len(self._groups) > 1 else np.nan),
             activations_at=log["activations"] - before["activations"],
             values=None,
             **counted,
@@ -356,11 +362,6 @@ class SelfSortingArray:
         if snapshots:
             object.__setattr__(trace, "values", trace.start[trace.arrangements()])
         return trace
-
-    @property
-    def aggregation(self) -> float:
-        """Share of positions whose right neighbour is of the same group; the last position counts as having none."""
-        return float(self._state["neighbours_alike"]) / len(self)
 
 
 def checked_values(values: Any) -> Shaped[np.ndarray, " n"]:

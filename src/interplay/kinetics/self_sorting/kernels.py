@@ -22,6 +22,7 @@ __all__ = [
     "STOP_REASONS",
     "activate_each",
     "advance",
+    "exchange",
     "find_witness",
     "replay",
     "take_stock",
@@ -79,8 +80,8 @@ def take_stock(cells: NDArray[np.void], state: np.void) -> None:
 
 
 @compiled
-def _swap(cells, state, here, there, log, row):
-    """Exchange two positions, keep the counts, and write the row of the log if there is room; returns the next row."""
+def exchange(cells: NDArray[np.void], state: np.void, here: int, there: int, log: NDArray[np.void], row: int) -> int:
+    """Swap two positions, keep the counts, and write the row of the log if there is room; returns the next row."""
     left, right = min(here, there), max(here, there)
     _pairs_around(cells, state, left, right, -1)
     a, b = cells[left].occupant, cells[right].occupant
@@ -157,7 +158,7 @@ def _round(cells, state, stream, rule, log, row, max_swaps):
         if there == NOWHERE or touched[here] or touched[there] or state.swaps >= max_swaps:
             continue
         touched[here] = touched[there] = True
-        row = _swap(cells, state, here, there, log, row)
+        row = exchange(cells, state, here, there, log, row)
     return row
 
 
@@ -193,7 +194,7 @@ def advance(
             cell = _whose_turn(cells, state, stream, schedule, burst)
             there = choose(cells, state, rule, cell, _coin(stream))
             if there != NOWHERE:
-                row = _swap(cells, state, cells[cell].position, there, log, row)
+                row = exchange(cells, state, cells[cell].position, there, log, row)
         if state.faulty_cell != NOWHERE:
             return _FAULTY, row
         if state.swaps > before and not find_witness(cells, state, rule):
@@ -221,7 +222,7 @@ def activate_each(
         if state.faulty_cell != NOWHERE:
             break
         if there != NOWHERE:
-            row = _swap(cells, state, cells[cell].position, there, log, row)
+            row = exchange(cells, state, cells[cell].position, there, log, row)
     return row
 
 

@@ -8,10 +8,9 @@ With v the cell's value, p its position, d = +1 where it wants increasing order 
     selection  a private target q, at first 0 (n - 1 where d = -1): at q = p rest; if the cell at q is frozen or     (3)
                v >= v[q], look one further next time, q <- q + d; else swap p and q
 
-A frozen cell never acts. In the prefix of (2) it is passed over, and the order starts anew behind it. With frozen cells
-that are movable, (1) and (2) treat them like any other partner, and (3) swaps with a frozen target whose value is larger
-while it moves q on. Where they are immovable, every swap with them is denied. Values enter as ranks, so that
-comparisons are exact for any number.
+A frozen cell never acts. In the prefix of (2) it is passed over, and the order starts anew behind it. Movable frozen
+cells are partners like any other for (1) and (2); (3) moves q on past them, and swaps with them if their value is
+larger. Every swap with an immovable one is denied. Values enter as ranks, so that comparisons are exact for any number.
 """
 
 from __future__ import annotations
@@ -175,14 +174,15 @@ def _selection(cells, state, cell):
 
 @compiled
 def _ask(cells, state, rule, cell, side):
-    """Ask the user's rule; its answer may be anything."""
+    """Ask the user's rule; its answer may be anything. To name one's own position is to stay."""
     here = cells[cell].position
     window = np.full(2 * state.radius + 1, np.nan)
     for index in range(window.shape[0]):
         there = here - state.radius + index
         if 0 <= there < cells.shape[0]:
             window[index] = cells[cells[there].occupant].value
-    return rule(here, cells[cell].value, window, side)
+    there = rule(here, cells[cell].value, window, side)
+    return NOWHERE if there == here else there
 
 
 @compiled
@@ -194,7 +194,7 @@ def _custom(cells, state, rule, cell, side):
         state.faulty_cell = cell
         state.faulty_target = there
         return NOWHERE
-    if there == NOWHERE or there == here:
+    if there == NOWHERE:
         return NOWHERE
     if not cells[cells[there].occupant].frozen:
         state.comparisons += 1
@@ -253,7 +253,7 @@ def can_move(cells: NDArray[np.void], state: np.void, rule: Any, cell: int) -> b
             there = _ask(cells, state, rule, cell, side)
             if there < NOWHERE or there >= size:
                 return True  # so that the cell is asked in its turn, where the fault is reported
-            if there != NOWHERE and there != here and may_swap(cells, state, there):
+            if there != NOWHERE and may_swap(cells, state, there):
                 return True
         elif 0 <= there < size and _out_of_order(cells, cell, side, there) and may_swap(cells, state, there):
             return True

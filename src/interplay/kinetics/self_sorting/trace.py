@@ -17,7 +17,7 @@ __all__ = ["Accounting", "SortTrace"]
 Accounting = Literal["paper", "symmetric", "all_reads"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class SortTrace:
     """One run, cell-view or classical; index t of what is recorded is the state after swap t + 1.
 
@@ -36,7 +36,7 @@ class SortTrace:
     me
         (T,) monotonicity error: neighbours that are out of order (`sense`).
     aggregation
-        (T,) share of positions whose right neighbour is of the same group.
+        (T,) share of positions whose right neighbour is of the same group; NaN where there is one group only.
     activations_at
         (T,) activations up to and with each swap.
     values
@@ -71,6 +71,13 @@ class SortTrace:
     stopped_because: str
     sense: int = 1
     top_down: bool = False
+
+    def __repr__(self) -> str:
+        kept = "no record" if not len(self.me) else "snapshots" if self.values is not None else "metrics"
+        return (
+            f"SortTrace({len(self.start)} cells, {self.swaps} swaps, {self.activations} activations, sortedness "
+            f"{self.final_sortedness:g} %, {self.stopped_because}, {kept})"
+        )
 
     @property
     def sortedness(self) -> Float64[np.ndarray, " swap"]:
