@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interplay.kinetics.self_sorting.policies import NOWHERE, can_move, chain_length, choose
+from interplay.kinetics.self_sorting.policies import INSERTION, NOWHERE, SELECTION, can_move, chain_length, choose
 from interplay.primitives.stochastic import compiled, next_uint64, uniform
 
 __all__ = [
@@ -140,7 +140,10 @@ def _whose_turn(cells, state, stream, schedule, burst):
 
 
 @compiled
-def _coin(stream):
+def _coin(cells, cell, stream):
+    """A side for the rules that toss a coin; the others do without."""
+    if cells[cell].kind == INSERTION or cells[cell].kind == SELECTION:
+        return 0
     return 1 if next_uint64(stream) >> np.uint64(63) else -1
 
 
@@ -151,7 +154,7 @@ def _round(cells, state, stream, rule, log, row, max_swaps):
     size = state.active
     wishes = np.empty(size, np.int64)
     for index in range(size):
-        wishes[index] = choose(cells, state, rule, cells[index].turn, _coin(stream))
+        wishes[index] = choose(cells, state, rule, cells[index].turn, _coin(cells, cells[index].turn, stream))
     touched = np.zeros(cells.shape[0], np.bool_)
     for index in range(size):
         here, there = cells[cells[index].turn].position, wishes[index]
@@ -192,7 +195,7 @@ def advance(
             row = _round(cells, state, stream, rule, log, row, max_swaps)
         else:
             cell = _whose_turn(cells, state, stream, schedule, burst)
-            there = choose(cells, state, rule, cell, _coin(stream))
+            there = choose(cells, state, rule, cell, _coin(cells, cell, stream))
             if there != NOWHERE:
                 row = exchange(cells, state, cells[cell].position, there, log, row)
         if state.faulty_cell != NOWHERE:
@@ -218,7 +221,7 @@ def activate_each(
         if cells[cell].frozen:
             continue
         side = sides[index]
-        there = choose(cells, state, rule, cell, _coin(stream) if side == 0 else side)
+        there = choose(cells, state, rule, cell, _coin(cells, cell, stream) if side == 0 else side)
         if state.faulty_cell != NOWHERE:
             break
         if there != NOWHERE:

@@ -29,6 +29,7 @@ __all__ = [
     "INSERTION",
     "NOWHERE",
     "RULE_SIGNATURE",
+    "SELECTION",
     "STATE",
     "can_move",
     "chain_length",
