@@ -96,9 +96,9 @@ study.claim(
     "2.91; top-down higher",
     test=all_of(
         *(
-            difference(
-                "monotonicity error", sort, f"classical {sort}", where={"item": kind, "x": float(count)}
-            ).below(0)
+            difference("monotonicity error", sort, f"classical {sort}", where={"item": kind, "x": float(count)}).below(
+                0
+            )
             for sort, kind in (("bubble", "movable"), ("selection", "movable"), ("selection", "immovable"))
             for count in (1, 2, 3)
         )

@@ -106,31 +106,23 @@ def sorting(config: Config, seed: Seed) -> Iterator[Measurement]:
 
 def damage(config: Config, seed: Seed) -> Iterator[Measurement]:
     """Z4, Z5, Z6: errors and detours by the number of broken cells, movable and immovable, against top-down."""
-    counts = range(config.frozen + 1)
     for name in PURE:
-        differs = False
         for kind in ("movable", "immovable"):
-            for condition, spec in ((name, {"algotype": name}), (f"classical {name}", {"classical": name})):
-                for count in counts:
-                    runs = runs_of(config, seed, {**spec, "frozen": count, "frozen_kind": kind})
+            cells = _broken(config, seed, {"algotype": name, "frozen_kind": kind})
+            top_down = _broken(config, seed, {"classical": name, "frozen_kind": kind})
+            for condition, groups in ((name, cells), (f"classical {name}", top_down)):
+                for count, runs in enumerate(groups):
                     yield Measurement(condition, "monotonicity error", _mean(runs, "errors"), x=count, item=kind)
                     if kind == "immovable":
                         yield Measurement(condition, "delayed gratification", _mean(runs, "detours"), x=count)
-                        differs |= condition != name and any(
-                            theirs.errors != ours.errors for ours, theirs in zip(cells[count], runs, strict=True)
-                        )
-                    if condition == name:
-                        cells = [runs] if count == 0 else [*cells, runs]
             if kind == "immovable":
-                detours = np.array([_mean(runs, "detours") for runs in cells])
-                yield from _rises(name, detours)
-        yield Measurement(name, "some run has other errors than top-down", float(differs))
-        one = [
-            _mean(runs_of(config, seed, {"algotype": name, "burst": 1, "frozen": c, "frozen_kind": "immovable"}), "detours")
-            for c in counts
-        ]
-        for count, value in zip(counts, one, strict=True):
-            yield Measurement(f"{name}, burst 1", "delayed gratification", value, x=count)
+                yield from _rises(name, np.array([_mean(runs, "detours") for runs in cells]))
+                pairs = [pair for groups in zip(cells, top_down, strict=True) for pair in zip(*groups, strict=True)]
+                differs = any(ours.errors != theirs.errors for ours, theirs in pairs)
+                yield Measurement(name, "some run has other errors than top-down", float(differs))
+        one_by_one = _broken(config, seed, {"algotype": name, "frozen_kind": "immovable", "burst": 1})
+        for count, runs in enumerate(one_by_one):
+            yield Measurement(f"{name}, burst 1", "delayed gratification", _mean(runs, "detours"), x=count)
 
 
 def bursts(config: Config, seed: Seed) -> Iterator[Measurement]:
@@ -173,6 +165,11 @@ def sizes(config: Config, seed: Seed) -> Iterator[Measurement]:
             for metric in ("swaps", "activations"):
                 value = float(np.mean([getattr(trace, metric) for trace in traces]))
                 yield Measurement(name, f"{metric} by cells", value, x=size)
+
+
+def _broken(config: Config, seed: Seed, spec: Mapping[str, Any]) -> list[list[Run]]:
+    """Runs with none, one, two, ... broken cells."""
+    return [runs_of(config, seed, {**spec, "frozen": count}) for count in range(config.frozen + 1)]
 
 
 def _end_of_conflict(trace: SortTrace) -> tuple[tuple[float, ...], NDArray[np.float64]]:
