@@ -137,7 +137,8 @@ study.claim(
     "Z7",
     "Cells of two algotypes cluster on the way although no rule sees algotypes: the highest aggregation of a run "
     "exceeds that of meaningless labels under either rule alone; it begins and ends at chance.",
-    paper="peaks 0.72 (bubble + selection), 0.65 (bubble + insertion), 0.69 (selection + insertion); controls 0.61-0.65",
+    paper="peaks 0.72 (bubble + selection), 0.65 (bubble + insertion), 0.69 (selection + insertion); controls 0.61 to "
+    "0.65",
     test=all_of(
         *(difference("peak aggregation", pair, f"{pair}, higher control").above(0.03) for pair in PAIRS),
         *(mean(f"aggregation at the {end}", pair).between(0.475, 0.515) for pair in PAIRS for end in ("start", "end")),
