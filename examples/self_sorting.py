@@ -22,8 +22,9 @@ for sort in ("bubble", "insertion", "selection"):
         f"top-down {sort:9}  {top_down.swaps:4} swaps, {top_down.final_me} errors left; the cells left {trace.final_me}"
     )
 
-pictures = trace.arrangements(np.rint(np.linspace(0, trace.swaps, 60)).astype(int))
-figure = Figure(figsize=(5, 2.5), layout="constrained")
+pictures = trace.arrangements(np.rint(np.linspace(0, trace.swaps, 40)).astype(int))
+figure = Figure(figsize=(5, 2.5), dpi=80)
+figure.subplots_adjust(bottom=0.2)
 FigureCanvasAgg(figure)
 axes = figure.subplots()
 bars = axes.bar(range(len(values)), values, width=1.0)

@@ -199,6 +199,13 @@ def test_classical_sorts_go_down_too_and_refuse_what_they_do_not_know():
         classical_sort([1, 2], "bubble", direction=2)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_insertion_cells_make_the_swaps_of_the_textbook_in_its_order(seed):
+    values = np.random.default_rng(seed).integers(0, 20, 30)
+    cells, top_down = SelfSortingArray(values, "insertion", seed=seed).run(), classical_sort(values, "insertion")
+    assert (cells.places == top_down.places).all()
+
+
 def test_accountings_differ_as_they_say():
     values = np.random.default_rng(0).permutation(30)
     cells, top_down = SelfSortingArray(values, "insertion", seed=1).run(), classical_sort(values, "insertion")

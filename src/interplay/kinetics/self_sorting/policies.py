@@ -93,7 +93,7 @@ STATE = np.dtype(
 
 @compiled
 def may_swap(cells: NDArray[np.void], state: np.void, there: int) -> Any:
-    """Whether the cell at a position lets itself be displaced."""
+    """Whether the cell at a position can be displaced."""
     return state.movable or not cells[cells[there].occupant].frozen
 
 

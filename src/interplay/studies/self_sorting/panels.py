@@ -68,7 +68,7 @@ def draw_steps(axes: Axes, measurements: DataFrame, names: Sequence[str]) -> Non
             for way in accountings
         ]
         at = places + 0.26 * (shift - 1)
-        axes.bar(at, ratios, 0.24, color=COLOURS[name], label=name)
+        axes.bar(at, np.array(ratios) - 1, 0.24, bottom=1, color=COLOURS[name], label=name)
         for x, ratio in zip(at, ratios, strict=True):
             above = ratio >= 1
             axes.annotate(
@@ -82,7 +82,7 @@ def draw_steps(axes: Axes, measurements: DataFrame, names: Sequence[str]) -> Non
             )
     axes.axhline(1, color="k", linewidth=0.8)
     axes.set_xticks(places, ["as in\nthe paper", "swaps on\nboth sides", "all\nreads"])
-    axes.set(title="steps: cells / top-down", yscale="log", ylabel="ratio", ylim=(0.3, 2e4))
+    axes.set(title="steps: cells / top-down", yscale="log", ylabel="ratio", ylim=(0.2, 3e4))
     axes.legend(loc="upper left")
 
 
@@ -100,10 +100,12 @@ def draw_bursts(axes: Axes, measurements: DataFrame) -> None:
 
 def draw_errors(axes: Axes, measurements: DataFrame, names: Sequence[str], kind: str) -> None:
     """Errors at rest by the number of broken cells, of cells and of the textbook sorts."""
-    for name in names:
+    for name, size in zip(names, (9, 6, 6), strict=True):  # bubble's may lie below insertion's
         for condition, style in ((name, "o-"), (f"classical {name}", "x--")):
             errors = _curve(measurements, condition, "monotonicity error", item=kind)
-            axes.plot(errors.index, errors, style, color=COLOURS[name], label=condition)
+            axes.plot(
+                errors.index, errors, style, color=COLOURS[name], markersize=size, linewidth=size / 4, label=condition
+            )
     axes.set(title=f"{kind} broken cells", xlabel="broken cells", ylabel="monotonicity error at rest")
     axes.set_xticks(sorted(errors.index))
     axes.legend(loc="upper left")
@@ -136,6 +138,7 @@ def draw_clusters(axes: Axes, measurements: DataFrame, pairs: Sequence[str]) -> 
         curve = _curve(measurements, pair, "aggregation")
         axes.plot(curve.index, curve, color=COLOURS[pair], label=pair)
     axes.set(title="clusters nobody asked for", xlabel="swaps, % of the run", ylabel="mean aggregation")
+    axes.set_ylim(top=0.76)
     axes.legend(loc="upper right")
 
 
@@ -173,7 +176,8 @@ def draw_duplicates(axes: Axes, measurements: DataFrame, pairs: Sequence[str]) -
     axes.axhline(0.65, color=COLOURS["bubble + selection"], linestyle=":")
     axes.axhline(0.70, color=COLOURS["selection + insertion"], linestyle=":")
     axes.set(title="values that repeat: clusters stay", xlabel="swaps, % of the run", ylabel="mean aggregation")
-    axes.legend(title="dotted: published ends", title_fontsize=8, loc="lower right")
+    axes.set_ylim(top=0.85)
+    axes.legend(title="dotted: published ends", title_fontsize=8, loc="upper right")
 
 
 def draw_compromise(axes: Axes, measurements: DataFrame) -> None:
