@@ -63,7 +63,7 @@ def draw_survival(axes: Axes, measurements: DataFrame) -> None:
         axes.step(curves.index, curves[model], where="post", color=colour, label=f"{place + 1}. {model}")
     axes.set(xlabel="round (benchmark), easiest first", ylabel="probability of being in the field", ylim=(-0.03, 1.03))
     axes.set_title("One eliminated a round")
-    axes.legend(loc="upper right", fontsize=7)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=7)
 
 
 def draw_exact(axes: Axes, measurements: DataFrame) -> None:
@@ -110,7 +110,7 @@ def draw_auc(axes: Axes, measurements: DataFrame) -> None:
         axes.hlines(values.mean(), place - 0.35, place + 0.35, color="black", linewidth=1)
     axes.axhline(0.75, color=ORANGE, linestyle="--", linewidth=1, label="asked for")
     axes.axhline(0.5, color="0.7", linewidth=1)
-    axes.set_xticks(range(len(names)), list(names.values()), fontsize=6.5)
+    axes.set_xticks(range(len(names)), list(names.values()), fontsize=6.5, rotation=30, ha="right")
     axes.set(ylabel="AUC, generalist above specialist", ylim=(0, 1.05))
     axes.set_title("Detectors of generalists")
     axes.legend(loc="lower left")
@@ -179,7 +179,7 @@ def draw_byes(axes: Axes, measurements: DataFrame) -> None:
     axes.set_xticks(places, shares.index, rotation=60, ha="right", fontsize=7)
     axes.set(ylabel="rounds sat out, share")
     axes.set_title("Byes by rank (best left)")
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper left")
 
 
 def draw_policies(axes: Axes, measurements: DataFrame) -> None:
