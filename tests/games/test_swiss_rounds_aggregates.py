@@ -17,6 +17,7 @@ from interplay.games.swiss_rounds import (
     outlier_probe,
     win_tensor,
 )
+from interplay.games.swiss_rounds.aggregates import elo_pass
 
 # choix 0.4.1, ilsr_pairwise(8, data, alpha=0, max_iter=10000, tol=1e-12), minus its mean, on `counts` below.
 CHOIX = [
@@ -28,6 +29,17 @@ CHOIX = [
     -0.3288607982439763,
     -0.42671503090533647,
     -0.6504183375138621,
+]
+
+# evalica 0.4.2, elo(first, second, winners, initial=1000, base=10, scale=400, k=32), on the meetings of the test.
+EVALICA = [
+    986.3659302927505,
+    1002.1302798825105,
+    993.6438486548269,
+    1001.9345583601375,
+    1010.9588774962294,
+    1002.541430112245,
+    1002.4250752013002,
 ]
 
 
@@ -77,6 +89,12 @@ def test_elo_of_one_meeting_is_the_textbook_update():
     np.testing.assert_allclose(elo(win_tensor(np.array([[1.0], [0.0]])), shuffles=1), [1016, 984])
     with pytest.raises(ValueError, match="shuffles"):
         elo(wins_of_counts(), shuffles=0)
+
+
+def test_elo_agrees_with_evalica_meeting_by_meeting():
+    meetings = np.array([[(3 * n) % 7, (3 * n + 1 + n % 6) % 7] for n in range(40)])
+    results = np.array([(1.0, 0.5, 0.0)[n * n % 3 if n % 4 else 1] for n in range(40)])
+    np.testing.assert_allclose(elo_pass(meetings, results, np.full(7, 1000.0), 32.0), EVALICA, rtol=1e-12)
 
 
 def test_rescaling_benchmarks_changes_nothing():

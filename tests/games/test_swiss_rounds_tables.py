@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
 from interplay.games import SwissRounds
 from interplay.games.swiss_rounds import ScoreTable, WinTensor, easiest_first, largest_gap_tiers, read_table, win_tensor
@@ -129,3 +131,25 @@ def test_few_contests_warn_and_odd_outcomes_are_refused():
         ScoreTable(np.ones((1, 2)))
     with pytest.raises(ValueError, match="models"):
         SwissRounds(**FAST).fit(np.arange(24.0).reshape(8, 3)).exact()
+
+
+def test_the_estimator_follows_the_rules_of_scikit_learn():
+    settings = {"n_sims": 300, "eliminate": [1, 0, 1], "bye": "half", "order": ["z", "x", "y"], "random_state": 7}
+    one = SwissRounds(**settings)
+    other = clone(one)
+    assert other.get_params() == one.get_params()
+    first = one.fit(FRAME).expected_wins_
+    np.testing.assert_array_equal(other.fit(FRAME).expected_wins_, first)
+    np.testing.assert_array_equal(one.fit(FRAME).expected_wins_, first)
+    assert SwissRounds().set_params(bye="float").bye == "float"
+    with pytest.raises(NotFittedError):
+        SwissRounds().exact()
+
+
+def test_the_order_of_rounds_is_that_of_its_names():
+    by_name = SwissRounds(order=["z", "x", "y"], **FAST).fit(FRAME)
+    by_place = SwissRounds(order=[2, 0, 1], **FAST).fit(FRAME)
+    rearranged = SwissRounds(**FAST).fit(FRAME[["z", "x", "y"]])
+    np.testing.assert_array_equal(by_name.expected_wins_, by_place.expected_wins_)
+    np.testing.assert_array_equal(by_name.survival_, rearranged.survival_)
+    np.testing.assert_array_equal(by_name.expected_wins_, rearranged.expected_wins_)

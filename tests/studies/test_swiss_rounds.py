@@ -23,11 +23,11 @@ def test_the_shipped_table_is_what_training_gives():
     shipped = estimator_scores()
     assert shipped.shape == (26, 24)
     assert shipped.notna().all().all()
-    names, tables = ["naive Bayes, normal", "nearest centroid", "dummy"], ["iris", "wine"]
-    names = [name for name in names if name in shipped.index] or list(shipped.index[-2:])
-    tables = [table for table in tables if table in shipped.columns] or list(shipped.columns[:2])
+    names = ["Gaussian naive Bayes", "nearest centroid", "tree depth 2", "1 neighbour", "majority class"]
+    tables = ["iris", "wine", "digits few", "moons noise 0.3"]
     again = compute_scores(names, tables)
-    pd.testing.assert_frame_equal(again, shipped.loc[names, tables], check_names=False, atol=0.02)
+    # Another linear algebra library may round a sample or two to the other side.
+    pd.testing.assert_frame_equal(again, shipped.loc[names, tables], check_names=False, rtol=0, atol=0.01)
     with pytest.raises(KeyError):
         compute_scores(["no such classifier"], tables)
 
