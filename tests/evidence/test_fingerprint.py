@@ -13,6 +13,7 @@ FILES = {
 """A study."""
 from interplay.evidence import Measurement, Study, StudyConfig, mean
 from typing import TYPE_CHECKING
+from somewhere.lazy import late
 from somewhere.mechanism import rule
 if TYPE_CHECKING:
     from somewhere.other import x
@@ -39,6 +40,18 @@ def rule(seed):
     return piece(seed)
 ''',
     "parts": "def piece(seed):\n    return 2 * seed\n",
+    "lazy": """
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from somewhere.behind import late
+    from somewhere.unused import never
+
+def __getattr__(name):
+    from importlib import import_module
+    return getattr(import_module("somewhere.behind"), name)
+""",
+    "behind": "late = 1\n",
+    "unused": "never = 1\n",
     "panels": "def panel():\n    return 1\n",
     "other": "x = 1\n",
 }
@@ -75,6 +88,7 @@ def test_what_counts(fingerprint_of):
         ("study", "rule(seed))", "rule(seed + 1))"),
         ("mechanism", "return piece(seed)", "return -piece(seed)"),
         ("parts", "2 * seed", "3 * seed"),
+        ("behind", "late = 1", "late = 2"),
     ]:
         assert fingerprint_of(file, old, new) != before, f"{file}: {new} must count"
     for file, old, new in [
@@ -85,5 +99,7 @@ def test_what_counts(fingerprint_of):
         ("parts", "    return", "    # why\n    return"),
         ("panels", "return 1", "return 2"),
         ("other", "x = 1", "x = 2"),
+        ("lazy", "from somewhere.unused import never", "from somewhere.unused import never, later"),
+        ("unused", "never = 1", "never = 2"),
     ]:
         assert fingerprint_of(file, old, new) == before, f"{file}: {new} must not count"

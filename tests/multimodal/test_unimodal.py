@@ -104,13 +104,14 @@ def test_the_min_norm_point_is_the_shortest_of_the_segment_and_descends_both(see
     assert min_norm_weight(first, first) == 0.5
 
 
-def test_mmpareto_without_conflict_is_multi_loss_training_stretched():
+@pytest.mark.parametrize("unimodal_weight", [1.0, 0.3])
+def test_mmpareto_without_conflict_is_multi_loss_training_stretched(unimodal_weight):
     model = net().eval()
     with torch.no_grad():
         for name, weight in zip(model.encoders, model.head.readout.weight.split([4, 4], dim=1), strict=True):
             model.unimodal_heads[name].weight.copy_(weight)
-    plain = gradients(MultiLossTraining(model))
-    method = MMPareto(model, stretch=2.0)
+    plain = gradients(MultiLossTraining(model, unimodal_weight=unimodal_weight))
+    method = MMPareto(model, stretch=2.0, unimodal_weight=unimodal_weight)
     stretched = gradients(method)
     assert set(method.diagnostics().values()) == {0.5}
     for name, gradient in plain.items():

@@ -133,7 +133,7 @@ def test_representations_that_cannot_be_compared_are_refused() -> None:
 def test_divergence_is_that_of_scipy_symmetric_and_bounded(classes, scale, seed) -> None:
     first, second = scale * randn(4, classes, seed=seed), scale * randn(4, classes, seed=seed + 1)
     found = jensen_shannon_divergence(first, second)
-    with np.errstate(invalid="ignore"):  # SciPy takes the root of a rounding error where the predictions are all but equal
+    with np.errstate(invalid="ignore"):  # SciPy takes roots of rounding errors below zero
         expected = np.nan_to_num(jensenshannon(first.softmax(1).numpy(), second.softmax(1).numpy(), axis=1)) ** 2
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-9)
     assert_close(found, jensen_shannon_divergence(second, first))

@@ -1,7 +1,8 @@
 """Which code a trial's numbers come from: a hash of the study and of all that it imports from the same package.
 
 A finished trial is reused only when its fingerprint still fits. Comments, docstrings, formatting, claims and figures
-change no number, so they do not count; neither does the harness.
+change no number, so they do not count; neither does the harness. A package that exports names lazily does not count
+either: the module behind each name does, for those that import it.
 """
 
 from __future__ import annotations
@@ -40,11 +41,16 @@ def _imported_with(module: ModuleType | None) -> dict[str, ast.Module]:
         name = waiting.pop()
         # A script's own module is called __main__, which cannot be looked up.
         path = module.__file__ if name == module.__name__ else _source(name)
-        if path is None or name in trees or name.startswith(_HARNESS):
+        if path is None:
+            waiting |= _lazily_exported(name) - set(trees)
+            continue
+        if name in trees or name.startswith(_HARNESS):
             continue
         trees[name] = _parse(path) if name != module.__name__ else _without_claims_and_figure(_parse(path))
         inside = f"{name}.__init__" if path.endswith("__init__.py") else name
         waiting |= _imports(trees[name], inside) - set(trees)
+        if _is_lazy(trees[name]):
+            trees[name] = ast.Module(body=[], type_ignores=[])
     return trees
 
 
@@ -83,6 +89,23 @@ def _imports(tree: ast.Module, module: str) -> set[str]:
     own = {name for name in names if name.partition(".")[0] == module.partition(".")[0]}
     # Importing a.b.c runs a and a.b as well.
     return own | {name.rsplit(".", depth)[0] for name in own for depth in range(1, name.count(".") + 1)}
+
+
+def _is_lazy(tree: ast.Module) -> bool:
+    """Whether a package imports its public names when they are asked for: its text is then a list, and no number's."""
+    return any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
+
+
+def _lazily_exported(name: str) -> set[str]:
+    """The module that a name comes from where its package exports it lazily, as the type checker is told."""
+    package, _, attribute = name.rpartition(".")
+    path = _source(package) if package else None
+    if path is None or not _is_lazy(_parse(path)):
+        return set()
+    for node in ast.walk(_parse(path)):
+        if isinstance(node, ast.ImportFrom) and node.module and attribute in {alias.name for alias in node.names}:
+            return {node.module}
+    return set()
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:

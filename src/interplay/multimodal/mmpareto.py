@@ -52,7 +52,7 @@ class MMPareto(MultiLossTraining):
     stretch
         gamma.
     **options
-        Those of `TrainingMethod`.
+        Those of `MultiLossTraining`; the published method has a `unimodal_weight` of 1.
 
     Raises
     ------
@@ -75,7 +75,7 @@ class MMPareto(MultiLossTraining):
         gradients = torch.autograd.grad(joined, learning, retain_graph=True, materialize_grads=True)
         self._joined = dict(zip(learning, gradients, strict=True))
         alone = [self.criterion(logits, target) for logits in self.net.unimodal_logits(latents).values()]
-        return joined + torch.stack(alone).sum()
+        return joined + self.unimodal_weight * torch.stack(alone).sum()
 
     @torch.no_grad()
     def adjust_gradients(self) -> None:
