@@ -54,7 +54,7 @@ class Recipe:
 
 
 class MicroAttNet(nn.Module):
-    """AttNet's blocks without LayerScale, which a short training cannot lift from 1e-6; a strided ConvBN before a stage."""
+    """AttNet's blocks, a strided ConvBN before each stage; no LayerScale, which short training cannot lift."""
 
     def __init__(self, condition: str, side: int, design: Design, classes: int = 10) -> None:
         super().__init__()
