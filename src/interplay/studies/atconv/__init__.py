@@ -55,7 +55,7 @@ class Config(StudyConfig):
         ((1000, 6), (4000, 6), (1000, 20)), description="further training images and epochs, for atconv and static"
     )
     scaled_seeds: NonNegativeInt = Field(3, description="the first so many seeds take those")
-    depthwise_seeds: NonNegativeInt = Field(3, description="the first so many seeds try a depthwise channel mixer")
+    depthwise_seeds: NonNegativeInt = Field(2, description="the first so many seeds try a depthwise channel mixer")
     sit_width: PositiveInt = Field(64, multiple_of=4, description="width of the diffusion transformer")
     sit_heads: PositiveInt = Field(4, description="its heads of attention, a divisor of the width")
     sit_depth: PositiveInt = Field(3, description="its blocks")
