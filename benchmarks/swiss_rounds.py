@@ -37,12 +37,12 @@ def main() -> None:
     wins = win_tensor(scores)
     print(HEADER)
     comparison = compare(
-        f"200 contests of {MODELS} models x {BENCHMARKS} benchmarks",
+        f"5,000 contests of {MODELS} models x {BENCHMARKS} benchmarks",
         {
-            "ours, one thread": lambda: SwissRounds(200, random_state=0).fit(wins),
-            "plain Python": lambda: plain_contests(scores, 200, random.Random(0)),
+            "ours, one thread": lambda: SwissRounds(5_000, random_state=0).fit(wins),
+            "plain Python": lambda: plain_contests(scores, 5_000, random.Random(0)),
         },
-        repeats=5,
+        repeats=3,
     )
     print("\n".join(comparison.rows()))
     comparison = compare(

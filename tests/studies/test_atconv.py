@@ -69,9 +69,9 @@ def test_attention_agrees_with_its_formula():
     mixer, x = AttentionMixer(32, 3).double(), images(1, 32, 3, 3).double()
     q, k, v = mixer.inputs(x + mixer.positions).flatten(2)[0].chunk(3)
     heads = []
-    for head in range(2):
-        part = slice(16 * head, 16 * head + 16)
-        weights = (q[part].T @ k[part] / math.sqrt(16)).softmax(-1)
+    for head in range(4):
+        part = slice(8 * head, 8 * head + 8)
+        weights = (q[part].T @ k[part] / math.sqrt(8)).softmax(-1)
         heads.append(weights @ v[part].T)
     expected = mixer.output(torch.cat(heads, 1).T.view(1, 32, 3, 3))
     assert torch.allclose(mixer(x), expected)

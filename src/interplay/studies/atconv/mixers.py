@@ -14,7 +14,7 @@ from interplay.vision.atconv import ATConv2d
 __all__ = ["MIXERS", "AttentionMixer", "PoolingMixer", "mixer_of"]
 
 Map = Float[Tensor, "batch channel height width"]
-HEAD_WIDTH = 16
+HEAD_WIDTH = 8
 
 
 class AttentionMixer(nn.Module):
@@ -23,7 +23,7 @@ class AttentionMixer(nn.Module):
     Parameters
     ----------
     dim
-        C; heads are 16 wide.
+        C; heads are 8 wide, better than 16 in a pilot.
     side
         Height and width of the map. Embeddings start at unit variance, as large as normalised inputs: from 0.02
         attention learns nothing on that task.

@@ -173,7 +173,7 @@ def draw_pairs(axes: Axes, measurements: DataFrame, metric: str, label: str) -> 
         axes.axhline(table["real digits"].mean(), color=GREEN, linestyle=":", label="other real digits")
         axes.legend()
     axes.set_xticks([0, 1], ["attention", "atconv"])
-    axes.set(xlim=(-0.4, 1.4), ylabel=label, ylim=(0, None))
+    axes.set(xlim=(-0.4, 1.4), ylabel=label, ylim=(0, 1.08 * table.to_numpy().max()))
     axes.set_title("Diffusion transformer")
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from interplay.evidence import Measurement, Study, StudyConfig, all_of, difference, mean, ratio
+from interplay.evidence import Measurement, Study, StudyConfig, all_of, difference, mean, proportion, ratio
 from interplay.studies.ncap.comparisons import fisher_exact, share
 from interplay.studies.ncap.experiments import (
     CIRCUITS,
@@ -129,7 +129,7 @@ study.claim(
     "constant-weights-need-none",
     "With its constant initial weights the circuit is at a return of 800 before training on most seeds.",
     paper="good initial performance (abstract), direction only",
-    test=share("at 800 untrained", "constant").above(0.5),
+    test=proportion("at 800 untrained", "constant").above(0.5),
 )
 study.claim(
     "same-asymptote",

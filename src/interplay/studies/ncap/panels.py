@@ -180,7 +180,7 @@ def draw_bodies(axes: Axes, measurements: DataFrame) -> None:
     own = rows.loc[rows["condition"] == "own body", "value"].mean()
     axes.axhline(0.8 * own, color=GREY, linewidth=1, linestyle=":")
     axes.set_xticks(range(len(links)), [f"{number:.0f}" for number in links])
-    axes.set(xlabel="links of the body", ylabel="return, weights unchanged", ylim=(0, 1000))
+    axes.set(xlabel="links of the body", ylabel="return, weights unchanged", ylim=(0, 1350))
     axes.set_title("Transfer (dotted: 0.8 of the own body)")
     axes.legend(fontsize=7, loc="upper left")
 
