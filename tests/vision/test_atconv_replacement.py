@@ -137,10 +137,11 @@ def test_what_cannot_be_replaced_is_said():
     with pytest.raises(ValueError, match="found no position embedding"):
         replace_attention(model, drop_position_embedding=True)
     assert isinstance(model.blocks[0].attn, Attention), "a refused call changes nothing"
-    with pytest.raises(ValueError, match=r"cannot read the width of tokens off blocks.0 .*pass dim="):
-        replace_attention(
-            nn.ModuleDict({"blocks": nn.ModuleList([nn.PReLU()])}), lambda path, module: path == "blocks.0"
-        )
+    first, last = Attention(8), nn.PReLU()
+    blocks = nn.ModuleDict({"first": first, "last": last})
+    with pytest.raises(ValueError, match=r"cannot read the width of tokens off last .*pass dim="):
+        replace_attention(blocks, lambda path, module: True)
+    assert blocks["first"] is first, "nothing is swapped before all can be"
 
 
 def test_all_attention_of_a_diffusion_transformer_goes_and_positions_with_it():

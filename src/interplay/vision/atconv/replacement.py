@@ -103,6 +103,7 @@ def replace_attention(
             f"found no position embedding to drop, by the names {', '.join(_POSITION_EMBEDDINGS)}; "
             "set drop_position_embedding=False and drop it yourself"
         )
+    mixers = {}
     for path in chosen:
         attention = model.get_submodule(path)
         width = dim or _width(path, attention)
@@ -111,7 +112,9 @@ def replace_attention(
             width, grid_size, prefix_tokens=prefix_tokens, device=like.device, dtype=like.dtype, **options
         )
         pair = _answers_a_pair(attention) if with_weights is None else with_weights
-        _put(model, path, ReplacedAttention(mixer, pair).train(attention.training))
+        mixers[path] = ReplacedAttention(mixer, pair).train(attention.training)
+    for path, replaced in mixers.items():  # only now, so that an error leaves the model whole
+        _put(model, path, replaced)
     with torch.no_grad():
         for embedding in embeddings:
             embedding.zero_()
