@@ -46,7 +46,7 @@ class Config(StudyConfig):
     eliminated: tuple[NonNegativeInt, ...] = Field((0, 1, 2), description="eliminated a round, at the fixed order")
     resamples: int = Field(60, ge=2, description="tables with resampled benchmarks")
     rank_orders: int = Field(200, ge=2, description="random orders over which the spread of ranks is measured")
-    rank_contests: PositiveInt = Field(5_000, description="contests for each of them")
+    rank_contests: PositiveInt = Field(3_000, description="contests for each of them")
 
 
 study = Study(
