@@ -29,7 +29,7 @@ _LATE_LOSS = {"answer_weight": 1.0, "text_weight": 0.0}
 
 _RECIPES = MappingProxyType(
     {
-        "base": Recipe(steps=1_500, learning_rate=2e-3),
+        "base": Recipe(steps=1_500, learning_rate=2e-3, evaluate_every=250),
         "main": Recipe(steps=400, learning_rate=5e-4, warm_up=20, evaluate_every=50),
         "weak": Recipe(steps=400, learning_rate=5e-4, warm_up=20, evaluate_every=50),
         "finetuned": Recipe(steps=150, learning_rate=5e-4, warm_up=20, evaluate_every=25),
