@@ -22,44 +22,10 @@ from interplay.assets import gemma_3_270m
 from interplay.steering.activation_addition import ActivationAddition
 
 LAYER = 9
-WORDS = [
-    "the",
-    "a",
-    "small",
-    "large",
-    "old",
-    "new",
-    "river",
-    "mountain",
-    "city",
-    "teacher",
-    "child",
-    "garden",
-    "letter",
-    "winter",
-    "morning",
-    "found",
-    "lost",
-    "wrote",
-    "saw",
-    "built",
-    "near",
-    "under",
-    "between",
-    "quickly",
-    "slowly",
-    "and",
-    "but",
-    "because",
-    "while",
-    "one",
-    "two",
-    "many",
-    "red",
-    "green",
-    "quiet",
-    "loud",
-]
+WORDS = (
+    "the a small large old new river mountain city teacher child garden letter winter morning found lost wrote saw "
+    "built near under between quickly slowly and but because while one two many red green quiet loud"
+).split()  # noqa: SIM905
 Context = Callable[[], AbstractContextManager[object]]
 
 
