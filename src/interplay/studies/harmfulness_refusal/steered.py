@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interplay.evidence import Measurement
-from interplay.primitives.prompts import model_inputs, pad_left
 from interplay.steering.harmfulness_refusal import PromptAddition, ask
 from interplay.studies.harmfulness_refusal.groups import ANSWER_TOKENS, question_of
+from interplay.studies.steered_answers import answers
 
 __all__ = ["chat", "equal_norms", "inversion"]
 
@@ -47,18 +49,12 @@ def chat(
     """Refusals of harmless prompts, over blocks and coefficients; the setting is chosen on prompts of its own."""
 
     def sweep(vectors: Float[Tensor, "state d_model"], examples: Sequence[Any]) -> pd.DataFrame:
-        verdicts = {
-            (block, coef): _answers(organism, vectors, block, coef, examples)
-            for block in _blocks(vectors)
-            for coef in coefs
-        }
-        return pd.DataFrame(
-            [
-                (block, coef, np.mean([v == "refusal" for v in found]), np.mean([v != "other" for v in found]))
-                for (block, coef), found in verdicts.items()
-            ],
-            columns=["block", "coef", "rate", "grammatical"],
-        )
+        rows = []
+        for block in _blocks(vectors):
+            addition = PromptAddition.along(organism.model, vectors, block)
+            found = answers(organism, examples, partial(addition.applied, organism.model), coefs, ANSWER_TOKENS)
+            rows += zip(repeat(block), coefs, found.share("refusal"), 1 - found.share("other"))
+        return pd.DataFrame(rows, columns=["block", "coef", "rate", "grammatical"])
 
     for name, vectors in directions.items():
         dev, test = sweep(vectors, chosen_on), sweep(vectors, tests)
@@ -133,23 +129,3 @@ def _largest(values: pd.Series, coefs: pd.Series, judged: Sequence[float]) -> in
 def _blocks(vectors: Float[Tensor, "state d_model"]) -> range:
     """All blocks but the first: before it a template's token is the same in all prompts, and v_ref is zero."""
     return range(1, len(vectors) - 1)
-
-
-@torch.inference_mode()
-def _answers(
-    organism: Any, vectors: Float[Tensor, "state d_model"], block: int, coef: float, examples: Sequence[Any]
-) -> list[str]:
-    """The verdict on the answer to each example while the direction is added to its prompt."""
-    model, grammar = organism.model, organism.grammar
-    ids, mask = pad_left([example.input_ids for example in examples], grammar.vocabulary.pad_id)
-    inputs = model_inputs(model, ids, mask)
-    with PromptAddition.along(model, vectors, block).applied(model, coef):
-        written = model.generate(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            max_new_tokens=ANSWER_TOKENS,
-            do_sample=False,
-        )[:, ids.shape[1] :].tolist()
-    ends = {grammar.vocabulary.eos_id, grammar.vocabulary.pad_id}
-    replies = [reply[: next((at for at, token in enumerate(reply) if token in ends), len(reply))] for reply in written]
-    return [str(grammar.judge(reply, example)) for reply, example in zip(replies, examples, strict=True)]
