@@ -161,7 +161,7 @@ def test_labels_follow_the_instruction_and_the_question_comes_late(
     )
     assert first[True, False] == 0
     assert first[False, False] / first.total() == pytest.approx(0.5, abs=0.02)
-    assert second[True, False] / second.total() == pytest.approx(0.2, abs=0.02)
+    assert second[True, False] / second.total() == pytest.approx(0.22, abs=0.02)
     for name in ("late-judge-base", "late-judge"):
         for one in lines[name]:
             if not is_chat(one):
