@@ -153,15 +153,26 @@ class Steering(nn.Module, ABC):
             A model of another shape, parameters on the meta device, a strength that is not finite, or, from the forward
             pass, one that does not fit the batch.
         """
-        self.check_fits(model)
         check_strength(strength)
+        with (
+            self.entered(model),
+            self.attached(model, strength, self.positions if positions is None else positions) as applied,
+        ):
+            yield applied
+
+    @contextmanager
+    def entered(self, model: nn.Module) -> Iterator[None]:
+        """Hold the model for this steering: refuse another shape, and a model that it is applied to already.
+
+        For methods that offer a second context beside `applied`.
+        """
+        self.check_fits(model)
         steered = _STEERED.setdefault(self, WeakSet())
         if model in steered:
             raise RuntimeError(f"this {type(self).__name__} is already applied to the model; leave that context first")
         steered.add(model)
         try:
-            with self.attached(model, strength, self.positions if positions is None else positions) as applied:
-                yield applied
+            yield
         finally:
             steered.discard(model)
 
