@@ -40,7 +40,13 @@ __all__ = [
 Strength = float | Tensor
 """One strength for all rows of a batch, or a tensor [batch] with one a row."""
 
-METHODS: dict[str, str] = {"caa": "interplay.steering.activation_addition:ActivationAddition"}
+METHODS: dict[str, str] = {
+    "ablation": "interplay.steering.selective_steering:DirectionalAblation",
+    "actadd": "interplay.steering.selective_steering:DirectionAddition",
+    "angular": "interplay.steering.selective_steering:AngularSteering",
+    "caa": "interplay.steering.activation_addition:ActivationAddition",
+    "selective": "interplay.steering.selective_steering:SelectiveSteering",
+}
 """The methods that a file can name, and the class of each."""
 
 _FORMAT = 1
