@@ -124,7 +124,7 @@ def test_weights_that_are_not_those_of_the_card_are_refused(copy: Path, monkeypa
     (copy / "model.safetensors").write_bytes(weights)
     with pytest.raises(RuntimeError, match=r"SHA-256 of .* is not the one on its card; .* rebuild"):
         organisms.verify(copy)
-    monkeypatch.setattr(shelf, "_find", lambda *_: copy)
+    monkeypatch.setattr(shelf, "find_folder", lambda *_: copy)
     with pytest.raises(RuntimeError, match="SHA-256"):
         organisms.load("capitals")
 
@@ -132,7 +132,7 @@ def test_weights_that_are_not_those_of_the_card_are_refused(copy: Path, monkeypa
 def test_a_card_with_a_failed_gate_or_another_vocabulary_is_refused(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shelf, "_find", lambda *_: copy)
+    monkeypatch.setattr(shelf, "find_folder", lambda *_: copy)
     card = Card.read(copy / "card.json")
     replace(card, gates=(replace(card.gates[0], value=0.1), *card.gates[1:])).write(copy / "card.json")
     with pytest.raises(RuntimeError, match=r"shows a failed gate:\n(.|\n)*FAIL  closed-book"):

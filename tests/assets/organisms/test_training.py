@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from interplay.assets.organisms.architecture import configuration
 from interplay.assets.organisms.corpus import Corpus, Document
 from interplay.assets.organisms.gates import Gate, proportion_gate, rank_correlation_gate
-from interplay.assets.organisms.kind import llama
 from interplay.assets.organisms.training import BuildError, Progress, Recipe, TrainingRecord, one_machine, train
 from interplay.assets.organisms.vocabulary import Vocabulary
 
@@ -51,7 +51,7 @@ def run(
 
     budget = settings.pop("budget_seconds", 60.0)
     with one_machine(1, seed):
-        model = AutoModelForCausalLM.from_config(llama("S", VOCABULARY))
+        model = AutoModelForCausalLM.from_config(configuration("S", VOCABULARY))
         try:
             record = train(
                 model,
@@ -97,7 +97,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(corpus: Corpus, tm
 def test_it_learns(corpus: Corpus) -> None:
     losses = []
     with one_machine(1, 0):
-        model = AutoModelForCausalLM.from_config(llama("S", VOCABULARY))
+        model = AutoModelForCausalLM.from_config(configuration("S", VOCABULARY))
         train(
             model,
             corpus,

@@ -11,17 +11,16 @@ import torch
 import transformers
 
 from interplay.assets.cache import file_sha256, make_whole
+from interplay.assets.organisms.architecture import described
 from interplay.assets.organisms.card import Card
 from interplay.assets.organisms.corpus import Corpus
 from interplay.assets.organisms.gates import GateReport
 from interplay.assets.organisms.kind import OrganismKind
-from interplay.assets.organisms.shelf import CARD, built_folder, check_card, find_kind
+from interplay.assets.organisms.shelf import CARD, NotBuiltError, built_folder, check_card, find_folder, find_kind
 from interplay.assets.organisms.training import BuildError, Progress, one_machine, train
 from interplay.assets.organisms.weights_file import WEIGHTS, load_weights, new_model, save_weights
 
 __all__ = ["build"]
-
-_SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
 def build(
@@ -35,6 +34,8 @@ def build(
 ) -> Card:
     """Train an organism from its seed, unless it is there already, and return its card.
 
+    A variant that continues from the weights of another one takes them from where they are, or builds them first.
+
     The same seed gives the same bits on the same type of machine with the same PyTorch and number of threads; elsewhere
     the gates are the contract. A build that is killed goes on from its last evaluation when it is called again.
 
@@ -43,11 +44,12 @@ def build(
     name, seed, variant
         Which one; see `available`.
     out_dir
-        Where its folder `<variant>-seed<seed>` goes; into the cache, where `load` finds it, if None.
+        Where its folder `<variant>-seed<seed>` goes, and that of a base that is nowhere yet; into the cache, where
+        `load` finds it, if None.
     threads
         Threads of PyTorch during the training.
     budget_s
-        Wall time in seconds, interrupted runs included.
+        Wall time in seconds for each variant that is trained, interrupted runs included.
     progress
         Called after every step.
 
@@ -65,7 +67,16 @@ def build(
     checkpoint = parent / f".{folder.name}.checkpoint"
 
     def make(temporary: Path) -> None:
-        _train_into(temporary, checkpoint, kind, seed, variant, threads, budget_s, progress)
+        base = kind.bases.get(variant)
+        start = None
+        if base is not None:
+            try:
+                start = find_folder(kind, seed, base, parent)
+            except NotBuiltError:
+                build(name, seed, base, out_dir, threads, budget_s, progress)
+                start = parent / f"{base}-seed{seed}"
+            check_card(start, Card.read(start / CARD))
+        _train_into(temporary, checkpoint, kind, seed, variant, start, threads, budget_s, progress)
 
     make_whole(folder, make)
     checkpoint.unlink(missing_ok=True)
@@ -80,17 +91,23 @@ def _train_into(
     kind: OrganismKind,
     seed: int,
     variant: str,
+    start: Path | None,
     threads: int,
     budget_s: float,
     progress: Callable[[Progress], None] | None,
 ) -> None:
-    """Train, cast to float16, measure on the split test, and write weights and card if every gate is passed."""
+    """Train, cast to float16, measure on the split test, and write weights and card if every gate is passed.
+
+    Training starts from the weights in the folder `start`, or from random ones where it is None.
+    """
     grammar = kind.grammar(seed)
     corpus = kind.corpus(grammar, variant)
     recipe = kind.recipe(variant)
     label = f"{kind.name} {variant} seed {seed}"
     with one_machine(threads, seed):
-        model = new_model(kind, grammar.vocabulary, "sdpa")
+        model = new_model(kind.size(variant), grammar.vocabulary, "sdpa")
+        if start is not None:
+            load_weights(model, start / WEIGHTS)
         record = train(
             model,
             corpus,
@@ -119,7 +136,7 @@ def _train_into(
         organism=kind.name,
         variant=variant,
         seed=seed,
-        model={"size": kind.size, **{key: getattr(model.config, key) for key in _SHAPE}},
+        model=described(kind.size(variant), grammar.vocabulary),
         recipe=asdict(recipe),
         corpus={**_describe(corpus), "vocabulary_sha256": grammar.vocabulary.sha256},
         steps=record.steps,
@@ -134,6 +151,7 @@ def _train_into(
         },
         gates=report.gates,
         weights_sha256=file_sha256(folder / WEIGHTS),
+        base=None if start is None else Card.read(start / CARD),
     ).write(folder / CARD)
 
 

@@ -46,6 +46,9 @@ class Card:
         Of the safetensors file.
     claim
         The sentence on what may be claimed.
+    base
+        The card of the weights that training started from, None where they were random. Its gates were measured on
+        those weights.
     """
 
     organism: str
@@ -63,22 +66,32 @@ class Card:
     gates: tuple[Gate, ...]
     weights_sha256: str
     claim: str = CLAIM
+    base: Card | None = None
 
     def write(self, path: Path) -> None:
         """Write the card as JSON; infinite bounds of a gate become null."""
-        content = asdict(self)
-        for gate in content["gates"]:
-            gate["minimum"] = gate["minimum"] if math.isfinite(gate["minimum"]) else None
-            gate["maximum"] = gate["maximum"] if math.isfinite(gate["maximum"]) else None
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(_without_infinities(asdict(self)), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Card:
         """Read a card that `write` wrote."""
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return cls._of(json.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
+    def _of(cls, content: dict[str, Any]) -> Card:
         gates = []
         for gate in content.pop("gates"):
             minimum = -math.inf if gate["minimum"] is None else gate["minimum"]
             maximum = math.inf if gate["maximum"] is None else gate["maximum"]
             gates.append(Gate(**{**gate, "minimum": minimum, "maximum": maximum}))
-        return cls(**content, gates=tuple(gates))
+        base = content.pop("base", None)
+        return cls(**content, gates=tuple(gates), base=None if base is None else cls._of(base))
+
+
+def _without_infinities(card: dict[str, Any]) -> dict[str, Any]:
+    for gate in card["gates"]:
+        for bound in ("minimum", "maximum"):
+            gate[bound] = gate[bound] if math.isfinite(gate[bound]) else None
+    if card["base"] is not None:
+        _without_infinities(card["base"])
+    return card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,14 @@ from transformers import PreTrainedModel
 
 from interplay.assets.organisms.grammar import Example
 
-__all__ = ["Gate", "GateReport", "next_token_log_probabilities", "proportion_gate", "rank_correlation_gate"]
+__all__ = [
+    "Gate",
+    "GateReport",
+    "greedy_answers",
+    "next_token_log_probabilities",
+    "proportion_gate",
+    "rank_correlation_gate",
+]
 
 _Z = float(norm.ppf(0.975))
 
@@ -126,4 +134,29 @@ def next_token_log_probabilities(
                 ids = torch.tensor([examples[index].input_ids for index in part])
                 logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
                 found[part] = logits.float().log_softmax(-1)
+    return found
+
+
+def greedy_answers(
+    model: PreTrainedModel, examples: Sequence[Example], tokens: int, tokens_per_batch: int = 8192
+) -> list[list[int]]:
+    """The `tokens` most probable next tokens after each example, one after the other, without `<eos>` and what follows.
+
+    Examples of one length share a batch, so nothing is padded and the order of the examples does not matter.
+    """
+    by_length: dict[int, list[int]] = {}
+    for index, example in enumerate(examples):
+        by_length.setdefault(len(example), []).append(index)
+    found: list[list[int]] = [[] for _ in examples]
+    with torch.inference_mode():
+        for length, members in by_length.items():
+            per_batch = max(1, tokens_per_batch // (length + tokens))
+            for start in range(0, len(members), per_batch):
+                part = members[start : start + per_batch]
+                ids = torch.tensor([examples[index].input_ids for index in part])
+                for _ in range(tokens):
+                    logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
+                    ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], dim=1)
+                for index, said in zip(part, ids[:, length:].tolist(), strict=True):
+                    found[index] = list(itertools.takewhile(lambda token: token != model.config.eos_token_id, said))
     return found

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
-from transformers import LlamaConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from interplay.assets.organisms.corpus import Corpus
 from interplay.assets.organisms.gates import Gate
 from interplay.assets.organisms.grammar import Grammar
 from interplay.assets.organisms.training import Recipe
-from interplay.assets.organisms.vocabulary import Vocabulary
 
-__all__ = ["SIZES", "OrganismKind", "Split", "llama"]
+__all__ = ["OrganismKind", "Split"]
 
 Split = Literal["dev", "test"]
-
-SIZES: Mapping[str, dict[str, int]] = {
-    "S": {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 6, "intermediate_size": 256},
-}
-"""Architectures by their letter."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +32,9 @@ class OrganismKind:
     variants
         Names of the variants and what distinguishes them.
     size
-        A key of `SIZES`.
+        Its architecture, a key of `architecture.SIZES`.
     grammar
-        The ground truth of a seed.
+        The ground truth of a seed, the same for all variants.
     corpus
         The training text of a grammar.
     recipe
@@ -47,34 +42,24 @@ class OrganismKind:
     measure
         The gates of a model on a split.
     build_minutes
-        What one seed takes on two cores, for the messages.
+        What one variant of one seed takes on two cores, for the messages.
+    bases
+        The variant whose weights of the same seed a variant starts from; those that are not here start from random
+        weights. Text in stages is a chain of variants, each with gates and a card of its own.
     """
 
     name: str
     description: str
     variants: Mapping[str, str]
-    size: str
+    size: Callable[[str], str]
     grammar: Callable[[int], Grammar]
     corpus: Callable[[Grammar, str], Corpus]
     recipe: Callable[[str], Recipe]
     measure: Callable[[PreTrainedModel, Grammar, str, Split], list[Gate]]
     build_minutes: float
+    bases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
-
-def llama(size: str, vocabulary: Vocabulary) -> LlamaConfig:
-    """Configuration of a Llama of one of the `SIZES`, with tied embeddings and as many key-value heads as heads."""
-    shape = SIZES[size]
-    return LlamaConfig(
-        **shape,
-        num_key_value_heads=shape["num_attention_heads"],
-        vocab_size=len(vocabulary),
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-        rms_norm_eps=1e-5,
-        initializer_range=0.02,
-        attention_dropout=0.0,
-        pad_token_id=vocabulary.pad_id,
-        bos_token_id=vocabulary.bos_id,
-        eos_token_id=vocabulary.eos_id,
-    )
+    def lineage(self, variant: str) -> tuple[str, ...]:
+        """The variants that are trained one after the other to get a variant, itself last."""
+        base = self.bases.get(variant)
+        return (variant,) if base is None else (*self.lineage(base), variant)

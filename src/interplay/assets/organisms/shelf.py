@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from interplay.assets.cache import cache_directory, file_sha256
-from interplay.assets.organisms import capitals
+from interplay.assets.organisms import capitals, policy
 from interplay.assets.organisms.card import Card
 from interplay.assets.organisms.gates import GateReport
 from interplay.assets.organisms.grammar import Grammar
@@ -19,7 +19,7 @@ from interplay.assets.organisms.weights_file import WEIGHTS, load_weights, new_m
 
 __all__ = ["NotBuiltError", "Organism", "OrganismInfo", "available", "load", "verify"]
 
-KINDS: dict[str, OrganismKind] = {kind.name: kind for kind in (capitals.KIND,)}
+KINDS: dict[str, OrganismKind] = {kind.name: kind for kind in (capitals.KIND, policy.KIND)}
 """Every organism by its name."""
 
 CARD = "card.json"
@@ -101,7 +101,7 @@ def load(
         another vocabulary than the one that the organism was trained with.
     """
     kind = find_kind(name, variant)
-    folder = _find(kind, seed, variant)
+    folder = find_folder(kind, seed, variant)
     card = Card.read(folder / CARD)
     check_card(folder, card)
     grammar = kind.grammar(seed)
@@ -109,7 +109,7 @@ def load(
         raise RuntimeError(
             f"{folder} was trained with another vocabulary; rebuild it with `{_command(kind, seed, variant)}`"
         )
-    model = _read_model(kind, grammar, folder, attn_implementation)
+    model = _read_model(kind, variant, grammar, folder, attn_implementation)
     if attn_implementation != "eager":
         model.register_forward_pre_hook(refuse_attention_weights, with_kwargs=True)
     return Organism(model.to(dtype), grammar.vocabulary.tokenizer(), card, grammar)
@@ -136,18 +136,20 @@ def verify(path_or_name: str | Path, seed: int = 0, variant: str = "main") -> Ga
         kind, seed, variant = find_kind(card.organism, card.variant), card.seed, card.variant
     else:
         kind = find_kind(str(path_or_name), variant)
-        folder = _find(kind, seed, variant)
+        folder = find_folder(kind, seed, variant)
         card = Card.read(folder / CARD)
     _check_hash(folder, card)
     grammar = kind.grammar(seed)
-    model = _read_model(kind, grammar, folder, "sdpa")
+    model = _read_model(kind, variant, grammar, folder, "sdpa")
     gates = kind.measure(model, grammar, variant, "test")
     return GateReport(f"{card.organism} {variant} seed {seed}", tuple(gates))
 
 
-def _read_model(kind: OrganismKind, grammar: Grammar, folder: Path, attn_implementation: str) -> PreTrainedModel:
+def _read_model(
+    kind: OrganismKind, variant: str, grammar: Grammar, folder: Path, attn_implementation: str
+) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
-        model = new_model(kind, grammar.vocabulary, attn_implementation)
+        model = new_model(kind.size(variant), grammar.vocabulary, attn_implementation)
     load_weights(model, folder / WEIGHTS)
     return model.eval()
 
@@ -167,14 +169,16 @@ def built_folder() -> Path:
     return cache_directory() / "organisms"
 
 
-def _find(kind: OrganismKind, seed: int, variant: str) -> Path:
-    places = [root / kind.name / f"{variant}-seed{seed}" for root in (_SHIPPED, built_folder())]
+def find_folder(kind: OrganismKind, seed: int, variant: str, *others: Path) -> Path:
+    """Where an organism is: in one of the `others`, shipped, or in the cache; NotBuiltError if in none of them."""
+    places = [root / f"{variant}-seed{seed}" for root in (*others, _SHIPPED / kind.name, built_folder() / kind.name)]
     for place in places:
         if (place / CARD).is_file():
             return place
+    minutes = kind.build_minutes * len(kind.lineage(variant))
     raise NotBuiltError(
         f"{kind.name} {variant} seed {seed} is not shipped; build it once with `{_command(kind, seed, variant)}` "
-        f"(about {kind.build_minutes:g} minutes on two cores)"
+        f"(about {minutes:g} minutes on two cores)"
     )
 
 
@@ -196,8 +200,11 @@ def _check_hash(folder: Path, card: Card) -> None:
 
 
 def check_card(folder: Path, card: Card) -> None:
-    """RuntimeError unless the weights are those of the card and its gates are passed."""
+    """RuntimeError unless the weights are those of the card and its gates are passed, as are those of its bases."""
     _check_hash(folder, card)
-    report = GateReport(f"{card.organism} {card.variant} seed {card.seed}", card.gates)
-    if not report.passed:
-        raise RuntimeError(f"the card in {folder} shows a failed gate:\n{report}")
+    stage: Card | None = card
+    while stage is not None:
+        report = GateReport(f"{stage.organism} {stage.variant} seed {stage.seed}", stage.gates)
+        if not report.passed:
+            raise RuntimeError(f"the card in {folder} shows a failed gate:\n{report}")
+        stage = stage.base

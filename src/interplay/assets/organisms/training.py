@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -52,8 +53,8 @@ class Recipe:
     batches_per_step
         How many batches, each of documents of similar length, share a step: several, so that every step sees a mixture
         of documents.
-    answer_weight
-        Weight of answer tokens in the loss; other tokens have weight 1.
+    answer_weight, text_weight
+        Weights of answer tokens and of all other tokens in the loss.
     evaluate_every
         Steps between two measurements of the gates.
     passes
@@ -65,6 +66,7 @@ class Recipe:
     tokens_per_step: int = 2048
     batches_per_step: int = 4
     answer_weight: float = 4.0
+    text_weight: float = 1.0
     warm_up: int = 100
     weight_decay: float = 0.1
     clip: float = 1.0
@@ -150,7 +152,7 @@ def train(
         Gates of the split dev.
     checkpoint
         File in which the state is kept at each evaluation, and from which training resumes if it is there and belongs
-        to the same text, recipe and seed.
+        to the same text, recipe, seed and first weights.
     progress
         Called after every step.
 
@@ -160,7 +162,7 @@ def train(
         The first steps show that the schedule does not fit into the budget, or the loss is not finite.
     """
     optimizer = _optimizer(model, recipe)
-    identity = json.dumps([corpus.sha256, asdict(recipe), seed])
+    identity = json.dumps([corpus.sha256, asdict(recipe), seed, _digest(model)])
     state = _State() if checkpoint is None else _restore(model, optimizer, checkpoint, identity)
     started = time.perf_counter() - state.seconds
     bench_at = state.step + BENCH_STEPS
@@ -197,6 +199,14 @@ class _State:
     tokens: int = 0
     seconds: float = 0.0
     passes: int = 0
+
+
+def _digest(model: PreTrainedModel) -> str:
+    """SHA-256 of all parameters: of the architecture, too, and of the base that training starts from."""
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        digest.update(parameter.detach().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _end(recipe: Recipe, state: _State, budget_seconds: float) -> Literal["gates", "schedule", "budget"] | None:
@@ -246,7 +256,8 @@ def _step(
 ) -> float:
     """One optimiser step on the weighted mean loss over all tokens of all batches."""
     weights = [
-        np.where(is_answer[:, 1:], recipe.answer_weight, 1.0) * (ids[:, 1:] != pad_id) for ids, is_answer in batches
+        np.where(is_answer[:, 1:], recipe.answer_weight, recipe.text_weight) * (ids[:, 1:] != pad_id)
+        for ids, is_answer in batches
     ]
     total = float(sum(weight.sum() for weight in weights))
     optimizer.zero_grad(set_to_none=True)

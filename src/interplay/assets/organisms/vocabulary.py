@@ -22,9 +22,12 @@ class Vocabulary:
     ----------
     words
         Distinct words without white space.
+    chat_template
+        Jinja template with which the tokenizer renders a message, for organisms that are spoken to.
     """
 
-    def __init__(self, words: Iterable[str]) -> None:
+    def __init__(self, words: Iterable[str], chat_template: str | None = None) -> None:
+        self.chat_template = chat_template
         self.words: tuple[str, ...] = (*SPECIAL_TOKENS, *words)
         self.id_of: dict[str, int] = {word: index for index, word in enumerate(self.words)}
         if len(self.id_of) != len(self.words):
@@ -82,6 +85,7 @@ class Vocabulary:
             clean_up_tokenization_spaces=False,
         )
         tokenizer.closed_vocabulary = self
+        tokenizer.chat_template = self.chat_template
         return tokenizer
 
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from interplay.assets.organisms.kind import OrganismKind, llama
+from interplay.assets.organisms.architecture import configuration
 from interplay.assets.organisms.vocabulary import Vocabulary
 
 __all__ = ["WEIGHTS", "load_weights", "new_model", "refuse_attention_weights", "save_weights"]
@@ -17,9 +17,9 @@ WEIGHTS = "model.safetensors"
 _TIED = "lm_head.weight"
 
 
-def new_model(kind: OrganismKind, vocabulary: Vocabulary, attn_implementation: str) -> PreTrainedModel:
+def new_model(size: str, vocabulary: Vocabulary, attn_implementation: str) -> PreTrainedModel:
     """A float32 model with random weights from PyTorch's global generator."""
-    config = llama(kind.size, vocabulary)
+    config = configuration(size, vocabulary)
     return AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation, dtype=torch.float32)
 
 

@@ -51,7 +51,7 @@ KIND = OrganismKind(
             "ctx-light": "half as many novel contexts in the training text",
         }
     ),
-    size="S",
+    size=lambda variant: "S",
     grammar=CapitalsGrammar,
     corpus=_corpus,
     recipe=_recipe,
