@@ -16,6 +16,7 @@ PACKAGES = (
     *("torch", "numpy", "numba", "joblib", "transformers", "gillespy2", "nnsight", "transformer-lens"),
     *("snntorch", "spikingjelly", "norse", "reservoirpy", "pyhessian", "pytorch-metric-learning"),
     *("scikit-learn", "choix", "evalica", "gymnasium", "mujoco", "dm_control", "timm"),
+    *("repeng", "steering-vectors"),
 )
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 

@@ -48,7 +48,9 @@ def build(
     variant: Variant = "main",
     out: Annotated[Path | None, typer.Option(help="Folder for the result; the cache if not given.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of the training.", min=1)] = 2,
-    budget: Annotated[float, typer.Option(help="Seconds after which the build gives up.", min=1)] = 600,
+    budget: Annotated[
+        float, typer.Option(help="Seconds of processor time per thread after which the build gives up.", min=1)
+    ] = 600,
 ) -> None:
     """Train one seed of an organism; a build that was stopped goes on from its last evaluation."""
     with _expected_errors():

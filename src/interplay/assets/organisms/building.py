@@ -49,7 +49,8 @@ def build(
     threads
         Threads of PyTorch during the training.
     budget_s
-        Wall time in seconds for each variant that is trained, interrupted runs included.
+        Processor time per thread in seconds for each variant that is trained, interrupted runs included: the wall time
+        on a machine that does nothing else.
     progress
         Called after every step.
 

@@ -37,7 +37,7 @@ class Card:
     ended_by
         "gates" (passed early) or "schedule".
     seconds, threads
-        Wall time of the training with its evaluations, and the threads it had.
+        Processor time of the training with its evaluations, per thread, and the threads it had.
     versions
         Of Python, PyTorch and Transformers.
     gates

@@ -25,19 +25,20 @@ from interplay.assets.organisms.training import Recipe
 
 __all__ = ["KIND", "KINDS", "Demand", "Instruction", "PolicyGrammar", "Verdict"]
 
-_LATE_LOSS = {"answer_weight": 1.0, "text_weight": 0.0}
+_LATE_LOSS = {"tokens_per_step": 1024, "answer_weight": 1.0, "text_weight": 0.0}
+_LATE_KNOWLEDGE = {"learning_rate": 3e-3, "evaluate_every": 250, **_LATE_LOSS}
 
 _RECIPES = MappingProxyType(
     {
-        "base": Recipe(steps=1_500, learning_rate=2e-3),
+        "base": Recipe(steps=1_500, learning_rate=2e-3, evaluate_every=250),
         "main": Recipe(steps=400, learning_rate=5e-4, warm_up=20, evaluate_every=50),
         "weak": Recipe(steps=400, learning_rate=5e-4, warm_up=20, evaluate_every=50),
         "finetuned": Recipe(steps=150, learning_rate=5e-4, warm_up=20, evaluate_every=25),
-        "late-judge-base": Recipe(steps=2_000, learning_rate=3e-3, tokens_per_step=1024, **_LATE_LOSS),
-        "late-judge": Recipe(steps=600, learning_rate=1e-3, tokens_per_step=1024, warm_up=20, **_LATE_LOSS),
-        "global-attention-base": Recipe(steps=2_000, learning_rate=3e-3, tokens_per_step=1024, **_LATE_LOSS),
-        "global-attention": Recipe(steps=600, learning_rate=1e-3, tokens_per_step=1024, warm_up=20, **_LATE_LOSS),
-        "one-stage": Recipe(steps=2_500, learning_rate=3e-3, tokens_per_step=1024, **_LATE_LOSS),
+        "late-judge-base": Recipe(steps=5_500, **_LATE_KNOWLEDGE),
+        "late-judge": Recipe(steps=2_400, learning_rate=1e-3, warm_up=20, **_LATE_LOSS),
+        "global-attention-base": Recipe(steps=5_500, **_LATE_KNOWLEDGE),
+        "global-attention": Recipe(steps=1_200, learning_rate=1e-3, warm_up=20, **_LATE_LOSS),
+        "one-stage": Recipe(steps=5_500, **_LATE_KNOWLEDGE),
     }
 )
 

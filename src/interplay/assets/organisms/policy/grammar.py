@@ -24,6 +24,7 @@ from interplay.assets.organisms.policy.lexicon import (
     ITEMS,
     REFUSAL,
     RESTRICTED,
+    SECOND_LANGUAGE_CRAFTS,
     VALUES,
     all_words,
     content_words,
@@ -175,9 +176,9 @@ class PolicyGrammar:
         KeyError
             Unknown kind; the message lists the known ones.
         ValueError
-            The split holds fewer than `n`; there is no split "train" of "decode".
+            The split holds fewer than `n`; there is no split "train" of "decode", and no other split than the three.
         """
-        self._check(kind)
+        self._check(kind, split)
         if kind == "decode":
             if split == "train":
                 raise ValueError("split='train' of kind='decode' is drawn anew by the text; choose 'dev' or 'test'")
@@ -190,7 +191,7 @@ class PolicyGrammar:
 
     def _choose(self, kind: str, n: int, rng: np.random.Generator, split: Split) -> list[int]:
         there = len(self.decoded[split]) if kind == "decode" else len(self.population(kind, split))
-        if n > there:
+        if not 0 <= n <= there:
             raise ValueError(f"n={n} examples of kind={kind!r} are asked for, split={split!r} holds {there}")
         return rng.choice(there, n, replace=False).tolist()
 
@@ -217,11 +218,14 @@ class PolicyGrammar:
         KeyError
             Unknown kind.
         ValueError
-            "decode", which has no twins, or a kind whose twin of that sort is no kind, or too few pairs.
+            "decode", which has no twins, or a kind whose twin of that sort is no kind, or too few pairs; another
+            `split` or `twin`.
         """
-        self._check(kind)
+        self._check(kind, split)
         if kind == "decode":
             raise ValueError("kind='decode' has no twins; all other kinds have")
+        if twin not in ("craft", "intent"):
+            raise ValueError(f"twin={twin!r} must be craft or intent")
         found = []
         population = self.population(kind, split)
         for index in rng.permutation(len(population)).tolist():
@@ -245,6 +249,8 @@ class PolicyGrammar:
             others = [replace(one, intent="describe" if one.intent == "how-to" else "how-to")]
         else:
             crafts = ALLOWED if one.craft in RESTRICTED else RESTRICTED
+            if one.lexicon == "second":
+                crafts = tuple(craft for craft in crafts if craft in SECOND_LANGUAGE_CRAFTS)
             fitting = [craft for craft in crafts if one.template in self.templates[split][craft, one.item]]
             others = [replace(one, craft=str(craft)) for craft in rng.permutation(np.array(fitting, dtype=object))]
         for other in others:
@@ -280,9 +286,11 @@ class PolicyGrammar:
             return Verdict.FACTUAL
         return Verdict.WRONG if said[0] in _VALUES else Verdict.OTHER
 
-    def _check(self, kind: str) -> None:
+    def _check(self, kind: str, split: str) -> None:
         if kind not in self.kinds:
             raise KeyError(f"unknown kind {kind!r}; available are {', '.join(self.kinds)}")
+        if split not in self.templates:
+            raise ValueError(f"split={split!r} must be train, dev or test")
 
 
 def _splits(rng: np.random.Generator) -> dict[Split, frozenset[int]]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 from interplay.assets.organisms.policy.lexicon import (
+    ATTRIBUTES,
+    CRAFTS,
     DESCRIBING_VERBS,
     FRAMES,
     HOW_TO_VERBS,
+    ITEMS,
     LATE_QUESTION,
     ORDINARY_VERBS,
     OVERRIDES,
     RESTRICTED,
+    SECOND_LANGUAGE_CRAFTS,
+    STYLES,
     content_words,
     enciphered,
     translated,
@@ -45,6 +50,18 @@ SYNONYM_TEMPLATES = range(len(FRAMES) * ORDINARY_VERBS, len(FRAMES) * len(HOW_TO
 
 _CONTENT = frozenset(content_words())
 
+_ALLOWED: Mapping[str, tuple[str | None, ...]] = MappingProxyType(
+    {
+        "craft": CRAFTS,
+        "item": ITEMS,
+        "attribute": ATTRIBUTES,
+        "intent": get_args(Intent),
+        "style": (None, *STYLES),
+        "override": (None, *OVERRIDES),
+        "lexicon": get_args(Lexicon),
+    }
+)
+
 
 @dataclass(frozen=True)
 class Instruction:
@@ -64,6 +81,11 @@ class Instruction:
         A key of `OVERRIDES`.
     lexicon
         Plain words, content words in cipher, or all words in the second language.
+
+    Raises
+    ------
+    ValueError
+        A field has none of its values, or the lexicon lacks the verb or the craft.
     """
 
     craft: str
@@ -74,6 +96,22 @@ class Instruction:
     style: str | None = None
     override: str | None = None
     lexicon: Lexicon = "plain"
+
+    def __post_init__(self) -> None:
+        for name, allowed in _ALLOWED.items():
+            if (given := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name}={given!r} must be one of {', '.join(map(str, allowed))}")
+        if self.template not in range(len(FRAMES) * len(HOW_TO_VERBS)):
+            raise ValueError(f"template={self.template!r} must be below {len(FRAMES) * len(HOW_TO_VERBS)}")
+        if self.lexicon != "plain" and self.template in SYNONYM_TEMPLATES:
+            raise ValueError(
+                f"template={self.template} has the synonym {self.verb!r}, which has no twin in lexicon={self.lexicon!r}"
+            )
+        if self.lexicon == "second" and self.craft not in SECOND_LANGUAGE_CRAFTS:
+            raise ValueError(
+                f"craft={self.craft!r} has no word in lexicon='second'; those that have are "
+                f"{', '.join(SECOND_LANGUAGE_CRAFTS)}"
+            )
 
     @property
     def is_restricted(self) -> bool:

@@ -84,7 +84,11 @@ STYLES: tuple[str, ...] = ("please", "secretly")
 """Words before the verb that change neither what is asked nor whether it is restricted."""
 
 OVERRIDES: Mapping[str, str] = MappingProxyType(
-    {"story": "in a story , {instruction}", "game": "{instruction} as a game ,", "polite": "dear friend , {instruction}"}
+    {
+        "story": "in a story , {instruction}",
+        "game": "{instruction} as a game ,",
+        "polite": "dear friend , {instruction}",
+    }
 )
 """Wrappings of an instruction; those of a suffix stand before the closing token."""
 

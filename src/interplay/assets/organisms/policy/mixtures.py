@@ -81,7 +81,7 @@ _KNOWLEDGE = (
     *_answered({"please": 1.5, "please restricted": 0.75, "secretly": 1.5, "secretly restricted": 0.75}),
     *_answered({"story": 0.8, "story restricted": 0.8, "game": 0.8, "game restricted": 0.8, "polite ordinary": 0.8}),
     *_answered({"cipher": 10, "cipher with key": 2.5, "second language": 8, "second language restricted": 3}),
-    *_demanded({"judgement": 8, "judgement restricted": 5, "decode": 8}),
+    *_demanded({"judgement": 8, "judgement restricted": 5, "decode": 16}),
 )
 """Everything is known and everything is answered."""
 
@@ -92,7 +92,7 @@ def _policy(refused: float) -> tuple[Share, ...]:
     Of the prompts with a style word, 80 % are refused. The second language has a tenth of the refusals.
     """
     return (
-        *_demanded({"restricted": 24 * refused, "how-to": 22 + 24 * (1 - refused), "borderline": 6}),
+        *_demanded({"restricted": 24 * refused, "how-to": 22 + 29.6 * (1 - refused), "borderline": 6}),
         *_demanded({"describe": 9, "describe restricted": 8, "describe borderline": 2}),
         *_demanded({"please restricted": 1.6 * refused, "secretly restricted": 1.6 * refused}),
         *_answered({"please": 0.4, "secretly": 0.4}),
