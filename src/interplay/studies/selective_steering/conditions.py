@@ -20,7 +20,7 @@ from interplay.steering.selective_steering import (
     SteeringPlane,
     rotations,
 )
-from interplay.studies.selective_steering.answers import Dial
+from interplay.studies.steered_answers import Dial
 
 __all__ = ["ABLATIONS", "ALL_BLOCKS", "ANGULAR", "Condition", "chance_plane", "conditions"]
 
