@@ -86,7 +86,9 @@ class _Strengthened(NamedTuple):
         return self.steering.applied(self.model, strengths * self.unit)
 
 
-def conditions(model: Any, plane: SteeringPlane, degrees: float, coarse: float, rng: np.random.Generator) -> list[Condition]:
+def conditions(
+    model: Any, plane: SteeringPlane, degrees: float, coarse: float, rng: np.random.Generator
+) -> list[Condition]:
     """Every condition in a fitted plane.
 
     Parameters
