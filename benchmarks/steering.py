@@ -22,51 +22,17 @@ from interplay.assets import gemma_3_270m
 from interplay.steering.activation_addition import ActivationAddition
 
 LAYER = 9
-WORDS = [
-    "the",
-    "a",
-    "small",
-    "large",
-    "old",
-    "new",
-    "river",
-    "mountain",
-    "city",
-    "teacher",
-    "child",
-    "garden",
-    "letter",
-    "winter",
-    "morning",
-    "found",
-    "lost",
-    "wrote",
-    "saw",
-    "built",
-    "near",
-    "under",
-    "between",
-    "quickly",
-    "slowly",
-    "and",
-    "but",
-    "because",
-    "while",
-    "one",
-    "two",
-    "many",
-    "red",
-    "green",
-    "quiet",
-    "loud",
-]
+WORDS = (
+    "the a small large old new river mountain city teacher child garden letter winter morning found lost wrote saw "
+    "built near under between quickly slowly and but because while one two many red green quiet loud"
+)
 Context = Callable[[], AbstractContextManager[object]]
 
 
 def prompts_of_many_lengths(count: int, opening: str, seed: int) -> list[str]:
     """Word salad between 5 and 60 words, as uneven as prompts are."""
     draw = random.Random(seed)
-    return [f"{opening} {' '.join(draw.choices(WORDS, k=draw.randint(5, 60)))}." for _ in range(count)]
+    return [f"{opening} {' '.join(draw.choices(WORDS.split(), k=draw.randint(5, 60)))}." for _ in range(count)]
 
 
 def steering_vectors_peer(model: Any, tokenizer: Any, vector: Tensor) -> tuple[Callable[..., object], Context]:

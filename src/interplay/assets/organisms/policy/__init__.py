@@ -34,11 +34,11 @@ _RECIPES = MappingProxyType(
         "main": Recipe(steps=400, learning_rate=5e-4, warm_up=20, evaluate_every=50),
         "weak": Recipe(steps=400, learning_rate=5e-4, warm_up=20, evaluate_every=50),
         "finetuned": Recipe(steps=150, learning_rate=5e-4, warm_up=20, evaluate_every=25),
-        "late-judge-base": Recipe(steps=5_500, **_LATE_KNOWLEDGE),
-        "late-judge": Recipe(steps=2_400, learning_rate=1e-3, warm_up=20, **_LATE_LOSS),
-        "global-attention-base": Recipe(steps=5_500, **_LATE_KNOWLEDGE),
+        "late-judge-base": Recipe(steps=6_500, **_LATE_KNOWLEDGE),
+        "late-judge": Recipe(steps=1_200, learning_rate=1e-3, warm_up=20, **_LATE_LOSS),
+        "global-attention-base": Recipe(steps=6_500, **_LATE_KNOWLEDGE),
         "global-attention": Recipe(steps=1_200, learning_rate=1e-3, warm_up=20, **_LATE_LOSS),
-        "one-stage": Recipe(steps=5_500, **_LATE_KNOWLEDGE),
+        "one-stage": Recipe(steps=6_500, **_LATE_KNOWLEDGE),
     }
 )
 

@@ -126,12 +126,12 @@ _EVERY_INSTRUCTION = {
     "describe restricted": 8,
     "synonym": 2,
     "synonym restricted": 2,
-    "secretly": 3,
+    "secretly": 4,
     "secretly restricted": 2,
-    "story": 2,
-    "story restricted": 2,
-    "game": 2,
-    "game restricted": 2,
+    "story": 3,
+    "story restricted": 3,
+    "game": 6,
+    "game restricted": 6,
     "polite ordinary": 2,
 }
 _LATE_POLICY = (
