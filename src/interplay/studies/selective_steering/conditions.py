@@ -87,9 +87,9 @@ class _Strengthened(NamedTuple):
 
 
 def conditions(
-    model: Any, plane: SteeringPlane, degrees: float, coarse: float, rng: np.random.Generator
+    model: Any, plane: SteeringPlane, degrees: float, coarse: float, planes: int, rng: np.random.Generator
 ) -> list[Condition]:
-    """Every condition in a fitted plane.
+    """Every condition in a fitted plane; those in a plane by chance all have one name.
 
     Parameters
     ----------
@@ -99,14 +99,15 @@ def conditions(
         The plane.
     degrees, coarse
         Steps between the angles of the paper's methods, and of the ablations.
+    planes
+        How many planes are drawn.
     rng
-        Draws the random half and the random plane.
+        Draws the random half and the random planes.
     """
     shape = ModelShape.of(model)
     blocks = sorted(set(plane.blocks))
     chosen = plane.discriminative_blocks
     steering = SelectiveSteering.on_plane(shape, plane, layers="all")
-    by_chance = SelectiveSteering.on_plane(shape, chance_plane(plane, rng), layers="all")
     half = len(blocks) // 2
 
     def turned(
@@ -127,7 +128,9 @@ def conditions(
         [block for block in blocks if block not in chosen],
     )
     found += [turned(name, place, coarse) for name, place in zip(ABLATIONS[:-1], places, strict=True)]
-    found.append(turned(ABLATIONS[-1], chosen, coarse, by=by_chance))
+    for _ in range(planes):
+        by_chance = SelectiveSteering.on_plane(shape, chance_plane(plane, rng), layers="all")
+        found.append(turned(ABLATIONS[-1], chosen, coarse, by=by_chance))
     ablation = DirectionalAblation.on_plane(shape, plane)
     found.append(Condition("DirAbl", _Strengthened(model, ablation), (1.0,), (1.0,)))
     addition = DirectionAddition.on_plane(shape, plane, scale="none")
