@@ -24,12 +24,12 @@ class Config(StudyConfig):
     """Settings of the study."""
 
     calibration: int = Field(200, ge=2, description="prompts of each class to which the plane is fitted")
-    choosing: PositiveInt = Field(60, description="refused prompts on which the best setting is chosen")
-    scoring: PositiveInt = Field(100, description="refused prompts on which it is scored, and as many allowed ones")
+    choosing: PositiveInt = Field(40, description="refused prompts on which the best setting is chosen")
+    scoring: PositiveInt = Field(60, description="refused prompts on which it is scored, and as many allowed ones")
     splits: PositiveInt = Field(5, description="ways to part these refused prompts, averaged")
-    abilities: PositiveInt = Field(33, description="prompts of each of the three other tasks")
+    abilities: PositiveInt = Field(20, description="prompts of each of the three other tasks")
     degrees: PositiveFloat = Field(10.0, le=90, description="step between the angles of the compared methods")
-    coarse: PositiveFloat = Field(30.0, le=90, description="step between the angles of the ablations")
+    coarse: PositiveFloat = Field(45.0, le=90, description="step between the angles of the ablations")
     planes: PositiveInt = Field(2, description="planes drawn by chance, averaged")
     measured: PositiveInt = Field(32, description="prompts of each class whose activations' geometry is measured")
 
@@ -40,17 +40,17 @@ study = Study(
     presets={
         "smoke": {
             "calibration": 24,
-            "choosing": 6,
-            "scoring": 10,
+            "choosing": 4,
+            "scoring": 6,
             "splits": 2,
-            "abilities": 4,
-            "degrees": 45.0,
+            "abilities": 2,
+            "degrees": 90.0,
             "coarse": 90.0,
             "planes": 1,
             "measured": 4,
         },
         "cpu": {},
-        "paper": {"calibration": 416, "scoring": 104, "abilities": 100, "coarse": 10.0, "planes": 5},
+        "paper": {"calibration": 416, "choosing": 60, "scoring": 104, "abilities": 100, "coarse": 10.0, "planes": 5},
     },
     seeds={"smoke": 1, "cpu": 3, "paper": 3},
     caveat="Judged on language models of 0.3 million parameters and six blocks, nearly all of which the mask selects, "
@@ -141,8 +141,8 @@ study.claim(
 )
 study.claim(
     "S2",
-    "No angle spoils the text: perplexity stays at 2 or less, and its worst is below that of turning to an angle, under "
-    "the steered and under the unsteered model, on every seed.",
+    "No angle spoils the text: perplexity stays at 2 or less, and its worst is below that of turning to an angle, by "
+    "the steered and by the unsteered model, on every seed.",
     paper="no violation at any angle (abstract), perplexity under the steered model",
     test=all_of(
         tally("no setting with perplexity over 2", "SS").at_least(3),
@@ -173,7 +173,7 @@ study.claim(
 )
 study.claim(
     "S4-isometry",
-    "What really differs: turning by an angle keeps all distances, and turning to one does not, for it gives all tokens "
+    "What really differs: turning by an angle keeps all distances; turning to one does not, and gives all tokens "
     "the same angle in the plane.",
     paper="not stated",
     test=all_of(
