@@ -37,7 +37,8 @@ def draw_perplexity(ax: PolarAxes, rows: pd.DataFrame) -> None:
         top = max(top, line.max())
     circle = np.linspace(0, 2 * np.pi, 181)
     ax.plot(circle, np.full_like(circle, VIOLATION), color="0.4", linestyle=":", linewidth=1, label="2, the limit")
-    ax.set(rmin=0, rmax=1.08 * top, title="perplexity of what is written, by angle")
+    ax.set(rmin=0.8, rmax=1.08 * top, title="perplexity of what is written, by angle")
+    ax.set_yticks([1, 1.5, 2] if top < 4 else np.linspace(1, top, 4).round())
     ax.set_rlabel_position(200)
     ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(0.98, 1.05))
 
@@ -77,8 +78,8 @@ def draw_trade(ax: Axes, rows: pd.DataFrame) -> None:
         worst = _by_seed(rows, name, "accuracy of other tasks at the worst setting")
         ax.scatter(worst, success, color=colour, marker=marker, s=36, label=name, alpha=0.8)
     ax.set(xlabel="accuracy of other tasks, worst setting", ylabel="control success, chosen setting")
-    ax.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05), title="use and damage")
-    ax.legend(frameon=False, fontsize="x-small", loc="lower left")
+    ax.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.35), yticks=np.linspace(0, 1, 6), title="use and damage")
+    ax.legend(frameon=False, fontsize="x-small", loc="upper center", ncols=2)
 
 
 def draw_swap(ax: Axes, rows: pd.DataFrame) -> None:
@@ -88,8 +89,8 @@ def draw_swap(ax: Axes, rows: pd.DataFrame) -> None:
         _lines(ax, rows, name, "refusals at a setting, refused prompts", colour, f"{name}, refused prompts")
         _lines(ax, rows, name, "refusals at a setting, allowed prompts", colour, f"{name}, allowed prompts", "--")
     _angles(ax, "share refused")
-    ax.set_title("who is refused")
-    ax.legend(frameon=False, fontsize="x-small")
+    ax.set(title="who is refused", ylim=(-0.03, 1.35), yticks=np.linspace(0, 1, 6))
+    ax.legend(frameon=False, fontsize="x-small", loc="upper center", ncols=2)
 
 
 def draw_places(ax: Axes, rows: pd.DataFrame) -> None:
@@ -99,17 +100,17 @@ def draw_places(ax: Axes, rows: pd.DataFrame) -> None:
         "control success": "#0072B2",
         "accuracy of other tasks at the worst setting": "#E69F00",
     }
+    labels = dict(zip(metrics, ("success, chosen angle", "other tasks, worst angle"), strict=True))
     for offset, (metric, colour) in zip((-0.2, 0.2), metrics.items(), strict=True):
         for place, name in enumerate(names):
             values = _by_seed(rows, name, metric)
-            label = metric.removesuffix(" at the worst setting") if place == 0 else None
+            label = labels[metric] if place == 0 else None
             ax.barh(place + offset, values.mean(), 0.36, color=colour, label=label)
             ax.plot(values, np.full(len(values), place + offset), ".", color="0.2", markersize=4)
-    labels = ["where the classes lie apart", *(name.removeprefix("SS ") for name in names[1:])]
-    ax.set_yticks(range(len(names)), labels, fontsize="small")
-    ax.invert_yaxis()
-    ax.set(xlim=(0, 1.05), xlabel="share of answers", title="SS: success, and accuracy at the worst angle")
-    ax.legend(frameon=False, fontsize="x-small", loc="lower right")
+    places = ["where the classes lie apart", *(name.removeprefix("SS ") for name in names[1:])]
+    ax.set_yticks(range(len(names)), places, fontsize="small")
+    ax.set(xlim=(0, 1.05), ylim=(len(names) - 0.4, -1.5), xlabel="share of answers", title="where SS turns")
+    ax.legend(frameon=False, fontsize="x-small", loc="upper center", ncols=2)
 
 
 def _angles(ax: Axes, label: str) -> None:
