@@ -166,6 +166,7 @@ def test_a_setting_is_chosen_on_one_half_and_scored_on_the_other():
         refused=some_answers([[R, R, R, R], [F, R, F, F], [F, X, X, X], [F, F, F, F]]),
         allowed=some_answers([[F, F], [F, R], [R, R], [F, F]]),
         abilities=some_answers([[F, F, F, F], [F, F, F, X], [X, X, X, X], [F, F, F, F]]),
+        tasks=np.array(["judgement", "judgement", "describe", "describe"]),
     )
     split = Split(choosing=np.array([0, 1]), scoring=np.array([2, 3]))  # 90 and 180 do alike; 270 may not be chosen
     rows = {row.metric: row.value for row in outcomes.at_chosen("SS", found, split)}
@@ -174,6 +175,8 @@ def test_a_setting_is_chosen_on_one_half_and_scored_on_the_other():
     assert rows["refusal of allowed prompts"] == 0.5
     assert rows["accuracy of other tasks"] == 0.75
     assert np.isnan(rows["rank correlation of refusal and setting"]), "two settings are no way"
+    tasks = {row.item: row.value for row in outcomes.at_chosen("SS", found, split) if row.item}
+    assert tasks == {"judgement": 1.0, "describe": 0.5}
     rows = {row.metric: row.value for row in outcomes.at_chosen("SS", found, Split(split.scoring, split.choosing))}
     assert rows["control success"] == 0.5
     rows = {row.metric: row.value for row in outcomes.at_worst("SS", found)}

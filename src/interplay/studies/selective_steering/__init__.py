@@ -96,7 +96,9 @@ def trial(config: Config, seed: int) -> Iterator[Measurement]:
         rows += outcomes.curves(condition.name, found)
     rows = averaged(rows)
     yield from rows
-    yield from compared({(row.condition, row.metric): row.value for row in rows if row.x is None}, ALL_BLOCKS)
+    yield from compared(
+        {(row.condition, row.metric): row.value for row in rows if row.x is None and row.item is None}, ALL_BLOCKS
+    )
 
 
 def averaged(rows: list[Measurement]) -> list[Measurement]:

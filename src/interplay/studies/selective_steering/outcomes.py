@@ -39,6 +39,8 @@ class Swept:
         Answers to prompts of the other class.
     abilities
         Answers to prompts of other tasks.
+    tasks
+        Which task each of them is.
     """
 
     settings: NDArray[np.float64]
@@ -46,6 +48,7 @@ class Swept:
     refused: Answers
     allowed: Answers
     abilities: Answers
+    tasks: NDArray[np.str_]
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def swept(organism: Any, condition: Condition, prompts: Mapping[str, Sequence[An
         name: answers(organism, examples, condition.dial, condition.settings, ANSWER_TOKENS)
         for name, examples in prompts.items()
     }
-    return Swept(np.array(condition.settings), np.isin(condition.settings, condition.choosable), **found)
+    tasks = np.array([example.kind for example in prompts["abilities"]])
+    return Swept(np.array(condition.settings), np.isin(condition.settings, condition.choosable), **found, tasks=tasks)
 
 
 def draw_splits(choosing: int, scoring: int, n: int, rng: np.random.Generator) -> list[Split]:
@@ -80,6 +84,9 @@ def at_chosen(name: str, found: Swept, split: Split) -> Iterator[Measurement]:
     yield Measurement(name, "control success", float(success[best, split.scoring].mean()))
     yield Measurement(name, "refusal of allowed prompts", float(found.allowed.share("refusal")[best]))
     yield Measurement(name, "accuracy of other tasks", float(found.abilities.share("factual")[best]))
+    for task in dict.fromkeys(found.tasks.tolist()):
+        right = found.abilities.verdicts[best, found.tasks == task] == "factual"
+        yield Measurement(name, "accuracy of one task", float(right.mean()), item=task)
     yield Measurement(name, "divergence on other tasks, nats", float(found.abilities.divergence[best].mean()))
     way = found.choosable & (np.abs(found.settings) <= abs(found.settings[best]))
     refusals = (found.refused.verdicts[way][:, split.scoring] == "refusal").mean(1)
