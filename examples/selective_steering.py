@@ -5,7 +5,8 @@ import numpy as np
 from interplay.assets import organisms
 from interplay.steering.selective_steering import SelectiveSteering
 
-organism = organisms.load("policy", seed=0, attn_implementation="sdpa")  # or any Hugging Face decoder
+# Or any Hugging Face decoder. Seed 2 decides to refuse behind its first block, which is never steered by default.
+organism = organisms.load("policy", seed=2, attn_implementation="sdpa")
 model, tokenizer, grammar = organism.model, organism.tokenizer, organism.grammar
 rng = np.random.default_rng(0)
 
@@ -18,11 +19,26 @@ def texts(kind: str, n: int, split: str) -> list[str]:
 steering = SelectiveSteering.fit(model, tokenizer, texts("restricted", 200, "train"), texts("how-to", 200, "train"))
 print(steering.report().round(3).to_string())
 
-print(f"\n{'theta':>6}{'refused, restricted':>22}{'refused, allowed':>20}")
-thetas = list(range(0, 361, 30))
-rates = {}
-for kind in ("restricted", "how-to"):
-    table = steering.sweep(model, tokenizer, texts(kind, 30, "test"), thetas, max_new_tokens=8)
-    rates[kind] = table.groupby("theta")["refusal"].mean()
+facts = {
+    example.text: example.meta["fact"]
+    for kind in ("restricted", "how-to")
+    for example in grammar.sample(kind, 30, np.random.default_rng(1))
+}
+
+
+def is_right(prompt: str, answer: str) -> float:
+    """Nothing refused is not yet an answer."""
+    return float(answer.split()[:1] == [facts[prompt]])
+
+
+print(f"\n{'theta':>6}{'restricted: refused':>22}{'right':>8}{'allowed: refused':>20}{'right':>8}")
+prompts, thetas = list(facts), list(range(0, 361, 30))
+table = steering.sweep(model, tokenizer, prompts, thetas, is_right, max_new_tokens=8)
+table["restricted"] = table["prompt"].isin(prompts[:30])
+rates = table.groupby(["theta", "restricted"])[["refusal", "score"]].mean()
 for theta in thetas:
-    print(f"{theta:>6}{rates['restricted'][theta]:>22.0%}{rates['how-to'][theta]:>20.0%}")
+    restricted, allowed = rates.loc[(theta, True)], rates.loc[(theta, False)]
+    print(
+        f"{theta:>6}{restricted['refusal']:>22.0%}{restricted['score']:>8.0%}"
+        f"{allowed['refusal']:>20.0%}{allowed['score']:>8.0%}"
+    )
