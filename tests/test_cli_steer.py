@@ -72,7 +72,7 @@ def test_chat_turns_the_dial_and_ends(steer):
         (("model",), "pass --positive and --negative"),
         (("model", "--positive", "good.txt"), "pass --positive and --negative"),
         ((*FIT, "--load", "x.safetensors"), "pass --positive and --negative"),
-        ((*FIT, "--method", "magic"), "--method must be one of caa"),
+        ((*FIT, "--method", "magic"), "--method must be one of"),
         ((*FIT, "--strengths", "1,high"), "--strengths must be numbers"),
         ((*FIT, "--target", "("), "regular expression"),
         (("nowhere", *FIT[1:]), "does not exist"),

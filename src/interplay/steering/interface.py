@@ -41,8 +41,12 @@ Strength = float | Tensor
 """One strength for all rows of a batch, or a tensor [batch] with one a row."""
 
 METHODS: dict[str, str] = {
+    "ablation": "interplay.steering.selective_steering:DirectionalAblation",
+    "actadd": "interplay.steering.selective_steering:DirectionAddition",
+    "angular": "interplay.steering.selective_steering:AngularSteering",
     "caa": "interplay.steering.activation_addition:ActivationAddition",
     "harmfulness-refusal": "interplay.steering.harmfulness_refusal:PromptAddition",
+    "selective": "interplay.steering.selective_steering:SelectiveSteering",
 }
 """The methods that a file can name, and the class of each."""
 
@@ -156,15 +160,26 @@ class Steering(nn.Module, ABC):
             A model of another shape, parameters on the meta device, a strength that is not finite, or, from the forward
             pass, one that does not fit the batch.
         """
-        self.check_fits(model)
         check_strength(strength)
+        with (
+            self.entered(model),
+            self.attached(model, strength, self.positions if positions is None else positions) as applied,
+        ):
+            yield applied
+
+    @contextmanager
+    def entered(self, model: nn.Module) -> Iterator[None]:
+        """Hold the model for this steering: refuse another shape, and a model that it is applied to already.
+
+        For methods that offer a second context beside `applied`.
+        """
+        self.check_fits(model)
         steered = _STEERED.setdefault(self, WeakSet())
         if model in steered:
             raise RuntimeError(f"this {type(self).__name__} is already applied to the model; leave that context first")
         steered.add(model)
         try:
-            with self.attached(model, strength, self.positions if positions is None else positions) as applied:
-                yield applied
+            yield
         finally:
             steered.discard(model)
 
