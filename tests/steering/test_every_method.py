@@ -45,7 +45,7 @@ def method(request: pytest.FixtureRequest) -> str:
 def test_nothing_is_left_behind_and_strength_zero_is_the_identity(method, any_language):
     steering, before = fitted(method, any_language), scores(any_language)[1]
     installed = hooks(any_language.model)
-    with steering.applied(any_language.model) as applied:
+    with steering.applied(any_language.model, positions="all") as applied:
         steered = scores(any_language)[1]
     tokens = batch(any_language)["input_ids"].numel() + (NEW_TOKENS - 1) * len(GOOD)
     assert set(applied.values()) == {tokens}
@@ -75,7 +75,7 @@ def test_rows_have_strengths_of_their_own_and_padding_does_not_count(method, any
 
 def test_the_cache_gives_what_the_whole_sequence_gives(method, llama):
     steering = fitted(method, llama)
-    with steering.applied(llama.model):
+    with steering.applied(llama.model, positions="all"):
         sequences, stepwise = scores(llama, GOOD[:1])
         whole = llama.model(sequences).logits[:, -NEW_TOKENS - 1 : -1]
     torch.testing.assert_close(stepwise, whole, rtol=1e-4, atol=1e-4)

@@ -1,8 +1,8 @@
 """Steering: fit a change of a language model's activations on contrasting prompts, apply it at any strength.
 
->>> steering = ActivationAddition.fit(model, tokenizer, positive, negative)  # doctest: +SKIP
->>> with steering.applied(model, strength=1.5):  # doctest: +SKIP
-...     model.generate(**batch)
+steering = ActivationAddition.fit(model, tokenizer, positive, negative)
+with steering.applied(model, strength=1.5):
+    model.generate(**batch)
 """
 
 from interplay.steering.activation_addition import ActivationAddition

@@ -173,7 +173,7 @@ def test_a_build_is_found_in_the_cache_and_repeats_bit_for_bit(monkeypatch: pyte
     assert len(steps) == 6
     loaded = organisms.load("capitals", seed=77)
     assert loaded.card == card
-    [info] = [info for info in organisms.available() if info.variant == "main"]
+    [info] = [info for info in organisms.available() if (info.name, info.variant) == ("capitals", "main")]
     assert info.built_seeds == (77,)
     elsewhere = organisms.build("capitals", seed=77, threads=1, out_dir=tmp_path / "again")
     assert elsewhere.weights_sha256 == card.weights_sha256

@@ -69,7 +69,7 @@ study = Study(
             "splits": 2,
             "tuning_steps": 2,
             "tuning_batch": 8,
-            "contrasts": (),
+            "contrasts": ("global-attention",),
         },
         "cpu": {},
         "paper": {"test": 100, "steered": 100, "resamplings": 20, "splits": 100, "tuning_steps": 300},
