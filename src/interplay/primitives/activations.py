@@ -183,7 +183,7 @@ def edit(model: nn.Module, edits: Mapping[Site, Edit], *, positions: Positions =
     Yields
     ------
     Mapping
-        For each site the number of positions (rows x columns) that its function was given so far.
+        For each site the number of positions (rows x columns) that its function replaced so far.
 
     Raises
     ------
@@ -196,8 +196,10 @@ def edit(model: nn.Module, edits: Mapping[Site, Edit], *, positions: Positions =
         trailing = 1 if site.kind != "heads" or site.head is not None else 2
 
         def change(activation: Tensor) -> Tensor | None:
-            applied[site] += activation.shape[:-trailing].numel()
-            return function(activation)
+            new = function(activation)
+            if new is not None and new is not activation:
+                applied[site] += activation.shape[:-trailing].numel()
+            return new
 
         return change
 

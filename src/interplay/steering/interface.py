@@ -47,6 +47,7 @@ METHODS: dict[str, str] = {
     "caa": "interplay.steering.activation_addition:ActivationAddition",
     "harmfulness-refusal": "interplay.steering.harmfulness_refusal:PromptAddition",
     "selective": "interplay.steering.selective_steering:SelectiveSteering",
+    "weighted": "interplay.steering.weighted_steering:WeightedSteering",
 }
 """The methods that a file can name, and the class of each."""
 
