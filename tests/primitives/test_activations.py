@@ -197,6 +197,7 @@ def test_an_edit_at_positions_changes_exactly_these(model: nn.Module, ids: torch
         (2, [(row, 2) for row in rows]),
         ("last", [(row, 6) for row in rows]),
         ("prompt", [(row, column) for row in rows for column in columns]),
+        ("prompt-end", [(row, 6) for row in rows]),
         ("generated", []),
         (slice(1, None, 2), [(row, column) for row in rows for column in (1, 3, 5)]),
         (torch.tensor([0, 3, 6]), [(0, 0), (1, 3), (2, 6)]),
@@ -415,7 +416,7 @@ def test_bad_input_is_refused_at_the_door(model: nn.Module) -> None:
         torch.zeros(2, 2).long(),
     ):
         with (
-            pytest.raises(ValueError, match="allowed are all, last, prompt, generated"),
+            pytest.raises(ValueError, match="allowed are all, last, prompt, prompt-end, generated"),
             record(model, [Site("residual", 0)], positions=positions),
         ):
             pass

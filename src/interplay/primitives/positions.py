@@ -5,6 +5,7 @@ before them. `Positions` is one of
 
 - ``"all"``;
 - ``"last"``, the last unpadded position of each row of every forward pass;
+- ``"prompt-end"``, the same, but only before the key-value cache holds something: the prompt's last token;
 - ``"prompt"`` or ``"generated"``, the forward passes before or after the key-value cache holds something;
 - an int, one column, or a slice of columns, which may be open to the right;
 - an integer tensor [batch], one column a row;
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 Positions = str | int | slice | Tensor
 Index = tuple[Any, ...]
-PHASES = ("all", "last", "prompt", "generated")
+PHASES = ("all", "last", "prompt", "prompt-end", "generated")
 
 
 @dataclass
@@ -54,7 +55,9 @@ def index_of(positions: Positions, progress: Progress, activation: Tensor) -> In
     batch, length = activation.shape[:2]
     start, stop = progress.start, progress.start + length
     if isinstance(positions, str):
-        if positions == "last":
+        if positions == "prompt-end" and start > 0:
+            return None
+        if positions in ("last", "prompt-end"):
             return _last(progress, batch, length, activation.device)
         return () if (positions == "prompt") == (start == 0) else None
     if isinstance(positions, int):
