@@ -82,8 +82,8 @@ def trial(config: Config, seed: int) -> Iterator[Measurement]:
     training = {
         cell: grammar.sample(kinds[cell], config.training, rng, "train") for cell in kinds if "unseen" not in cell
     }
-    third = max(1, config.training * 2 // 4)
-    allowed = [example for cell, several in training.items() if cell in outcomes.ALLOWED for example in several[:third]]
+    half = config.training // 2  # of four cells, as many prompts in all as of the two that are forbidden
+    allowed = [example for cell, several in training.items() if cell in outcomes.ALLOWED for example in several[:half]]
     forbidden = [*training["plain"], *training["seen override"]]
     fit_on = conditions.Prompts(
         *([example.text for example in part] for part in (training["plain"], training["seen override"], allowed))
@@ -124,10 +124,9 @@ def trial(config: Config, seed: int) -> Iterator[Measurement]:
     found["a refused example before"] = outcomes.swept(organism, compared[0], shown, [0.0])
 
     rows = [row for name, one in found.items() for row in described(name, one, config.enough)]
-    for number, other in enumerate(several[1:], start=1):
+    for other in several[1:]:
         again = outcomes.swept(organism, conditions.Condition("WAS", other), prompts, config.alphas)
         rows += [row for row in described("WAS", again, config.enough) if row.x is None]
-        yield Measurement("WAS", "controller", float(number), step=number)
     yield from averaged(rows)
     yield from weights_and_scores(organism, compared[:2], prompts["test"])
     yield from energies(organism, compared, found, prompts["test"], config.enough)
