@@ -217,9 +217,10 @@ def frozen(llama: Language, steering: WeightedSteering, opener: str = "w1 w2") -
     return FrozenModel(llama.model, llama.tokenizer, steering, GOOD, BAD, x, opener)
 
 
-def test_the_end_to_end_loss_is_that_of_the_steered_model(llama):
+@pytest.mark.parametrize("positions", ["last", "prompt-end"])
+def test_the_end_to_end_loss_is_that_of_the_steered_model(llama, positions):
     """Against teacher-forced passes of one prompt at a time inside the ordinary context."""
-    steering = assembled(llama, alpha=2.0)
+    steering = assembled(llama, alpha=2.0, positions=positions)
     loss = float(frozen(llama, steering).loss([torch.arange(3), torch.arange(2)]).detach())
     opener = torch.tensor([WORDS.index("w1"), WORDS.index("w2")])
 
@@ -335,6 +336,7 @@ def test_bad_settings_are_refused(llama):
         ({"alpha_units": "mean"}, "rel, abs"),
         ({"schedule": "later"}, "two-pass, previous-step"),
         ({"refresh": 0}, "one token or more"),
+        ({"positions": "all"}, "last, prompt-end"),
         ({"gate": "soft"}, "sigmoid, relu, raw, hard"),
         ({"threshold": 1.0}, "between 0 and 1"),
         ({"input_layers": (7,)}, "input_layers must be"),

@@ -26,6 +26,7 @@ from interplay.steering.weighted_steering.training import FrozenModel, train_on_
 __all__ = ["Train", "WeightedSteering"]
 
 Train = Literal["probe", "end-to-end"]
+Tokens = Literal["last", "prompt-end"]
 Units = Literal["rel", "abs"]
 
 
@@ -52,6 +53,8 @@ class WeightedSteering(Steering):
         Those of `Controller`.
     refresh
         Of schedule "previous-step": after how many tokens the controller reads again.
+    positions
+        "last": the prompt's last token and all that is generated. "prompt-end": the prompt's last token alone.
 
     Attributes
     ----------
@@ -78,7 +81,6 @@ class WeightedSteering(Steering):
     """
 
     method = "weighted"
-    positions: Positions = "last"
     directions: Float[Tensor, "layer d_model"]
     norms: Float[Tensor, " layer"]
 
@@ -94,6 +96,7 @@ class WeightedSteering(Steering):
         threshold: float = 0.5,
         hidden: int = 1024,
         refresh: int = 1,
+        positions: Tokens = "last",
     ) -> None:
         super().__init__(shape)
         if not alpha > 0 or alpha == float("inf"):
@@ -104,6 +107,9 @@ class WeightedSteering(Steering):
             raise ValueError(f"schedule must be one of {', '.join(get_args(Schedule))}; got {schedule!r}")
         if refresh < 1:
             raise ValueError(f"refresh must be one token or more, got {refresh}")
+        if positions not in get_args(Tokens):
+            raise ValueError(f"positions must be one of {', '.join(get_args(Tokens))}; got {positions!r}")
+        self.positions = positions
         self.input_layers = self._layers(input_layers, "input_layers")
         last = self.input_layers[-1]
         if steered_layers == "all":
@@ -344,6 +350,7 @@ class WeightedSteering(Steering):
             "threshold": self.controller.threshold,
             "hidden": self.controller.hidden,
             "refresh": self.refresh,
+            "positions": self.positions,
         }
 
     def amounts(self, s: Float[Tensor, " batch"], w: Float[Tensor, "batch layer"]) -> Float[Tensor, "batch layer"]:

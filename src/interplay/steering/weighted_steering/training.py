@@ -173,13 +173,16 @@ class FrozenModel:
         return wanted + kept + EFFORT_WEIGHT * (s[:, None] * w).mean()
 
     def _edits(self, amounts: Float[Tensor, "row layer"], length: int) -> Mapping[Site, Edit]:
-        """From the prompt's last token on."""
+        """At the prompt's last token, and from there on if replies are steered."""
+        first = -length - 1
+        behind = -length if self.steering.positions == "prompt-end" else None
 
         def adding(index: int) -> Edit:
             def add(h: Tensor) -> Tensor:
                 added = (amounts[:, index, None] * self.directions[index]).to(h)
-                untouched = h[:, : -length - 1]
-                return torch.cat([untouched, h[:, -length - 1 :] + added[:, None]], 1)
+                changed = h.clone()
+                changed[:, first:behind] += added[:, None]
+                return changed
 
             return add
 
