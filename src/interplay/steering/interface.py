@@ -44,8 +44,11 @@ METHODS: dict[str, str] = {
     "ablation": "interplay.steering.selective_steering:DirectionalAblation",
     "actadd": "interplay.steering.selective_steering:DirectionAddition",
     "angular": "interplay.steering.selective_steering:AngularSteering",
+    "austeer": "interplay.steering.austeer:UnitPatch",
     "caa": "interplay.steering.activation_addition:ActivationAddition",
     "harmfulness-refusal": "interplay.steering.harmfulness_refusal:PromptAddition",
+    "iti": "interplay.steering.inference_time_intervention:InferenceTimeIntervention",
+    "sadi": "interplay.steering.austeer:SemanticsAdaptivePatch",
     "selective": "interplay.steering.selective_steering:SelectiveSteering",
     "weighted": "interplay.steering.weighted_steering:WeightedSteering",
 }
