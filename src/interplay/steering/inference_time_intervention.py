@@ -108,6 +108,12 @@ class InferenceTimeIntervention(Steering):
         steering.vectors = (alpha * along.std(0, correction=0)[:, None] * theta).to(steering.vectors)
         return steering
 
+    def first(self, k: int) -> Self:
+        """Only the k heads with the most accurate probes."""
+        part = type(self)(self.shape, k, self.width)
+        part.layers, part.heads, part.vectors = self.layers[:k], self.heads[:k], self.vectors[:k]
+        return part
+
     def edits(self, model: nn.Module, strength: Strength) -> Mapping[Site, Edit]:
         def adding(vector: Float[Tensor, " width"]) -> Edit:
             return lambda z: z + by_row(strength, z) * vector.to(z)
@@ -137,6 +143,6 @@ def probe_accuracies(
     split = StratifiedKFold(folds, shuffle=True, random_state=0)
     found = np.empty(every.shape[1:3])
     for layer, head in np.ndindex(*found.shape):
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        probe = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
         found[layer, head] = cross_val_score(probe, every[:, layer, head], labels, cv=split).mean()
     return found

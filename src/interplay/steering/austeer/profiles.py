@@ -71,7 +71,7 @@ def unit_token_profile(
 def heterogeneity(
     model: nn.Module,
     tokenizer: Any,
-    prompts: Sequence[str],
+    prompts: Sequence[str] | Sequence[Sequence[int]],
     right: Sequence[int],
     wrong: Sequence[int],
     site: UnitSite,
@@ -90,7 +90,7 @@ def heterogeneity(
     model, tokenizer
         A Hugging Face causal language model in evaluation mode, and its tokenizer.
     prompts
-        Texts.
+        Texts or token ids.
     right, wrong
         Token ids of the answers, one for each prompt.
     site, layer
@@ -115,7 +115,8 @@ def heterogeneity(
         )
     place = sites_of(model, check_site(site, model))[layer]
     chosen = list(range(unit_widths(model, site)[layer])) if units is None else list(units)
-    rows = token_ids(tokenizer, prompts)
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    rows = token_ids(tokenizer, texts) if texts else [list(map(int, prompt)) for prompt in prompts]
     answers = torch.tensor([right, wrong]).T
     plain = torch.empty(len(rows))
     changed = torch.empty(len(chosen), len(gains), len(rows))
