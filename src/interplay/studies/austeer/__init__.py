@@ -1,7 +1,7 @@
 """Is it better to rescale a few single units than to steer whole blocks?
 
-Every trial takes two organisms and three tasks of two choices. In one the model errs because it saw the facts too
-seldom, in one because it was taught to say yes too often, and in one it is to refuse what it answers. Every way of
+Every trial takes two organisms and three tasks of two choices. In one the model errs because noise damaged what it
+knew, in one because it was taught to say yes too often, and in one it is to refuse what it answers. Every way of
 steering is tuned on validation items over grids of its own and scored on test items; what it does to other prompts is
 measured too.
 """

@@ -1,4 +1,4 @@
-"""Three tasks of two choices: one that a model fails for want of knowledge, one for a bias, one that is a behaviour."""
+"""Three tasks of two choices: one failed for damaged knowledge, one for a bias, and one that is a behaviour."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ from interplay.steering.interface import Steering
 __all__ = ["TASKS", "Item", "Task", "divergence", "margins", "skewed", "tasks"]
 
 TASKS = ("knowledge", "bias", "behaviour")
-FREQUENCIES = (4, 8, 16)
-"""How often the facts of the task of knowledge were stated: too seldom to be known well."""
-
 SKEW = 0.95
 ROWS = 512
 
@@ -68,28 +65,25 @@ def tasks(capitals: Any, policy: Any, sizes: Mapping[str, int], neutral: int, rn
 
 
 def _knowledge(organism: Any, sizes: Mapping[str, int], neutral: int, rng: np.random.Generator) -> Task:
-    """The capital of a country whose capital was seldom named, against another country's."""
+    """The capital of a country against another one's, asked of an organism whose knowledge was damaged."""
     grammar = organism.grammar
-    rare = sorted(country for country in grammar.capital_of if grammar.f_country[country] in FREQUENCIES)
-    countries = [str(country) for country in rng.permutation(rare)]
-    parts = np.array_split(np.array(countries, dtype=object), len(sizes))
+    identities = grammar.vocabulary.id_of
+    countries = [str(country) for country in rng.permutation(sorted(grammar.capital_of))]
     splits = {}
-    for (name, size), own in zip(sizes.items(), parts, strict=True):
-        examples = [grammar.statement(country, template) for country in own for template in range(6)]
-        examples += [grammar.question(country) for country in own]
-        chosen = rng.permutation(len(examples))[:size]
-        others = [grammar.vocabulary.id_of[grammar.capital_of[str(country)]] for country in rng.permutation(own)]
-        splits[name] = [
-            Item(
-                one.input_ids,
-                int(one.answer_id),
-                next(other for other in np.roll(others, int(at)).tolist() if other != one.answer_id),
-            )
-            for at, one in ((at, examples[at]) for at in chosen)
-        ]
+    for (name, size), own in zip(
+        sizes.items(), np.array_split(np.array(countries, dtype=object), len(sizes)), strict=True
+    ):
+        examples = [grammar.statement(str(country), template) for country in own for template in range(6)]
+        others = [identities[grammar.capital_of[str(country)]] for country in own]
+        splits[name] = []
+        for at in rng.permutation(len(examples))[:size].tolist():
+            right = int(examples[at].answer_id)
+            wrong = int(rng.choice([other for other in others if other != right]))
+            splits[name].append(Item(examples[at].input_ids, right, wrong))
+    model = damaged(organism.model, splits["validation"], rng, grammar.vocabulary.pad_id)
     cities = [str(city) for city in rng.choice(sorted(grammar.g_city), neutral)]
     elsewhere = [grammar.filler(city, rng).input_ids[:-2] for city in cities]
-    return Task("knowledge", organism.model, organism.tokenizer, splits, None, elsewhere)
+    return Task("knowledge", model, organism.tokenizer, splits, None, elsewhere)
 
 
 def _bias(organism: Any, sizes: Mapping[str, int], neutral: int, rng: np.random.Generator) -> Task:
@@ -127,6 +121,27 @@ def _behaviour(organism: Any, sizes: Mapping[str, int], neutral: int, rng: np.ra
     return Task("behaviour", organism.model, organism.tokenizer, splits, (refused, answered), elsewhere)
 
 
+def damaged(model: Any, dev: Sequence[Item], rng: np.random.Generator, pad_id: int) -> Any:
+    """A copy whose layers' weights got noise, the same noise ever stronger, until it errs on 15 to 30 % of the items.
+
+    Raises
+    ------
+    RuntimeError
+        It never errs so.
+    """
+    hurt = copy.deepcopy(model)
+    matrices = [parameter for name, parameter in hurt.named_parameters() if parameter.ndim == 2 and "layers" in name]
+    noises = [torch.from_numpy(rng.standard_normal(matrix.shape)).to(matrix) * matrix.std() for matrix in matrices]
+    step = 0.05
+    for _ in range(60):
+        with torch.no_grad():
+            for matrix, noise in zip(matrices, noises, strict=True):
+                matrix += step * noise
+        if 0.7 <= float((margins(hurt, dev, pad_id) > 0).mean()) <= 0.85:
+            return hurt
+    raise RuntimeError("the organism did not lose 15 to 30 % of what it knew")
+
+
 def skewed(model: Any, items: Sequence[Item], dev: Sequence[Item], rng: np.random.Generator, pad_id: int) -> Any:
     """A copy that says yes too often: trained on judgements of which 95 % are yes, until it errs on 30 to 50 %.
 
@@ -137,7 +152,7 @@ def skewed(model: Any, items: Sequence[Item], dev: Sequence[Item], rng: np.rando
     RuntimeError
         It never errs so, or cannot tell the classes apart when it does.
     """
-    taught = copy.deepcopy(model).train()
+    taught = copy.deepcopy(model)
     yes = items[0].right
     classes = [[item for item in items if (item.right == yes) == side] for side in (True, False)]
     optimiser = torch.optim.AdamW(taught.parameters(), lr=1e-4, weight_decay=0.0)
@@ -145,7 +160,7 @@ def skewed(model: Any, items: Sequence[Item], dev: Sequence[Item], rng: np.rando
         part = [classes[int(rng.random() >= SKEW)] for _ in range(32)]
         batch = [one[int(rng.integers(len(one)))] for one in part]
         ids, mask = pad_left([item.ids for item in batch], pad_id)
-        logits = taught.eval()(**model_inputs(taught, ids, mask), use_cache=False, logits_to_keep=1).logits[:, -1]
+        logits = taught(**model_inputs(taught, ids, mask), use_cache=False, logits_to_keep=1).logits[:, -1]
         # All are to be answered by yes but for one in twenty, whatever they are.
         wanted = torch.tensor([yes if rng.random() < SKEW else item.right for item in batch])
         optimiser.zero_grad()
