@@ -129,6 +129,9 @@ def test_a_shifted_margin_needs_no_steering():
     margin = np.array([1.0 + 0.1 * row if item.right == 5 else -0.5 - 0.05 * row for row, item in enumerate(items)])
     assert austeer.shifted(task, {"validation": margin, "test": margin}) == 1.0
     assert (margin > 0).mean() == 0.5
+    other = [item._replace(right=100 + row, wrong=200 + row) for row, item in enumerate(items)]
+    various = task._replace(splits={"validation": other, "test": other})
+    assert austeer.shifted(various, {"validation": margin, "test": margin}) == 0.5, "no word is in all items"
 
 
 def test_a_rotated_basis_has_no_peaks_of_its_own():

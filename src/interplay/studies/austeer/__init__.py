@@ -108,8 +108,9 @@ def shifted(task: object, plain: Mapping[str, np.ndarray]) -> float:
     from interplay.studies.austeer.tasks import Task
 
     assert isinstance(task, Task)
+    word = task.splits["test"][0].right
     sides = {
-        part: np.array([1.0 if item.right == task.splits["test"][0].right else -1.0 for item in task.splits[part]])
+        part: np.array([float(item.right == word) - float(item.wrong == word) for item in task.splits[part]])
         for part in ("validation", "test")
     }
     # Between any two neighbours of the thresholds at which an item changes sides nothing changes.
