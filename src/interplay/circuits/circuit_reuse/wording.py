@@ -2,142 +2,30 @@
 
 from __future__ import annotations
 
-THINGS = tuple(
-    [
-        "pencil",
-        "notebook",
-        "pen",
-        "cup",
-        "plate",
-        "jug",
-        "mug",
-        "puzzle",
-        "textbook",
-        "leash",
-        "necklace",
-        "bracelet",
-        "bottle",
-        "ball",
-        "envelope",
-        "lighter",
-        "bowl",
-    ]
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+THINGS = _words(
+    "pencil notebook pen cup plate jug mug puzzle textbook leash necklace bracelet bottle ball envelope lighter bowl"
 )
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "brown", "black")
 SURFACES = ("table", "desk", "floor")
 OPENINGS = ("there is", "you see", "I see")
 
-NAMES = tuple(
-    [
-        "Adam",
-        "Alex",
-        "Alice",
-        "Amy",
-        "Andrew",
-        "Anna",
-        "Anthony",
-        "Ben",
-        "Brian",
-        "Carl",
-        "Charles",
-        "Chris",
-        "Daniel",
-        "David",
-        "Diana",
-        "Edward",
-        "Elizabeth",
-        "Emily",
-        "Emma",
-        "Eric",
-        "Frank",
-        "George",
-        "Grace",
-        "Henry",
-        "Jack",
-        "Jacob",
-        "James",
-        "Jane",
-        "Jason",
-        "Jennifer",
-        "Jessica",
-        "John",
-        "Joseph",
-        "Julia",
-        "Kate",
-        "Kevin",
-        "Kim",
-        "Laura",
-        "Leon",
-        "Lisa",
-        "Lucy",
-        "Maria",
-        "Mark",
-        "Martin",
-        "Mary",
-        "Matthew",
-        "Michael",
-        "Nick",
-        "Oliver",
-        "Patrick",
-        "Paul",
-        "Peter",
-        "Rachel",
-        "Richard",
-        "Robert",
-        "Rose",
-        "Sam",
-        "Sarah",
-        "Simon",
-        "Thomas",
-    ]
+NAMES = _words(
+    "Adam Alex Alice Amy Andrew Anna Anthony Ben Brian Carl Charles Chris Daniel David Diana Edward Elizabeth "
+    "Emily Emma Eric Frank George Grace Henry Jack Jacob James Jane Jason Jennifer Jessica John Joseph Julia Kate "
+    "Kevin Kim Laura Leon Lisa Lucy Maria Mark Martin Mary Matthew Michael Nick Oliver Patrick Paul Peter Rachel "
+    "Richard Robert Rose Sam Sarah Simon Thomas"
 )
-PLACES = tuple(
-    [
-        "store",
-        "school",
-        "park",
-        "office",
-        "house",
-        "hospital",
-        "garden",
-        "station",
-        "restaurant",
-        "library",
-        "museum",
-        "market",
-        "beach",
-        "church",
-        "theater",
-        "farm",
-        "airport",
-        "bank",
-        "hotel",
-        "factory",
-    ]
+PLACES = _words(
+    "store school park office house hospital garden station restaurant library museum market beach church theater "
+    "farm airport bank hotel factory"
 )
-GIFTS = tuple(
-    [
-        "book",
-        "drink",
-        "ring",
-        "key",
-        "ball",
-        "flower",
-        "letter",
-        "phone",
-        "map",
-        "bag",
-        "hat",
-        "coat",
-        "clock",
-        "camera",
-        "ticket",
-        "card",
-        "box",
-        "lamp",
-        "guitar",
-        "watch",
-    ]
+GIFTS = _words(
+    "book drink ring key ball flower letter phone map bag hat coat clock camera ticket card box lamp guitar watch"
 )
 
 # The two who are there in their order, then the one who gives; `{giver}` is one of the two and the other is asked for.
