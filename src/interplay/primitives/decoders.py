@@ -162,6 +162,16 @@ class Decoder:
             return norm
         return _child(layer, ("post_attention_layernorm",)) if hasattr(layer, "post_feedforward_layernorm") else None
 
+    def attention_write(
+        self, index: int, heads: Float[Tensor, "*positions head width"]
+    ) -> Float[Tensor, "*positions d_model"]:
+        """What the layer's attention adds to the residual stream when its heads' outputs are `heads`."""
+        write = self.attention_output(index)(heads.flatten(-2))
+        norm = self.attention_norm(index)
+        scale = getattr(getattr(self.model, "config", None), "residual_multiplier", 1.0)  # Granite's
+        added: Tensor = scale * (write if norm is None else norm(write))
+        return added
+
     @property
     def final_norm(self) -> nn.Module:
         """The norm before the unembedding."""

@@ -111,7 +111,8 @@ class ColoredObjects:
     "Q: On the table, there is a red pen, a blue cup, and a green jug. What color is the cup?\\nA:" -> Blue. The answer
     is the color, capitalised; the contrast is the color of the thing that the corrupted twin asks for instead. Roles:
     ``objects`` and ``colors`` (three each, in their order), ``query`` (the thing asked for), ``right`` (where its
-    color stands), ``wrong`` (where the other two stand), ``end``. The solved example uses other things; its colors are free.
+    color stands), ``wrong`` (where the other two stand), ``end``. The solved example uses other things; its colors are
+    free.
 
     Parameters
     ----------
