@@ -232,20 +232,30 @@ def attention_to(
     batch.places(role)
     parts = []
     for part in batch.to(next(model.parameters()).device).chunks(batch_size):
-        rows = torch.arange(len(part), device=part.ids.device)
-        seen: dict[int, Tensor] = {}
-        with ExitStack() as stack:
-            for layer in {layer for layer, _ in wanted}:
-
-                def see(module: nn.Module, _: tuple[Any, ...], output: Any, layer: int = layer) -> None:
-                    seen[layer] = _weights_of(output, module)[rows, :, part.end].gather(
-                        2, part.places(role)[:, None].expand(-1, decoder.n_heads, -1)
-                    )
-
-                stack.callback(decoder.attention(layer).register_forward_hook(see).remove)
-            end_logits(model, part)
-        parts.append(torch.stack([seen[layer][:, head].sum(1) for layer, head in wanted], dim=1).float().cpu())
+        looks = _looks(model, decoder, part, {layer for layer, _ in wanted}, part.places(role))
+        parts.append(torch.stack([looks[layer][:, head] for layer, head in wanted], dim=1).float().cpu())
     return torch.cat(parts)
+
+
+def _looks(
+    model: nn.Module, decoder: Decoder, batch: Batch, layers: set[int], places: Tensor
+) -> dict[int, Float[Tensor, "prompt head"]]:
+    """By layer, the attention of every head from the end to the places."""
+    rows = torch.arange(len(batch), device=batch.ids.device)
+    seen: dict[int, Tensor] = {}
+
+    def see(layer: int) -> Any:
+        def hook(module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
+            row = _weights_of(output, module)[rows, :, batch.end]
+            seen[layer] = row.gather(2, places[:, None].expand(-1, row.shape[1], -1)).sum(2)
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(decoder.attention(layer).register_forward_hook(see(layer)).remove)
+        end_logits(model, batch)
+    return seen
 
 
 def require_eager(model: nn.Module) -> None:
