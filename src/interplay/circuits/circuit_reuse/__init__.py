@@ -22,8 +22,8 @@ logit(answer) - logit(contrast) at the last token, averaged over prompts:
 5. effect[l, h] = (LD_patched - LD_clean) / (LD_corrupt - LD_clean). In stages: R = logits finds the movers, R = the
    movers' queries finds inhibition heads and content gatherers, R = the values of these finds duplicate-token and
    induction heads. The circuit is the union of the top 2 % of each stage by absolute effect.
-6. Repair: in chosen heads the attention row of the last token is overwritten, A' = (1 - m) A + m target, with the target
-   even over the two *wrong* colors, so that inhibition heads inhibit what should not be copied.
+6. Repair: in chosen heads the attention row of the last token is overwritten, A' = (1 - m) A + m target, with the
+   target even over the two *wrong* colors, so that inhibition heads inhibit what should not be copied.
 7. Two circuits' overlap (Jaccard, overlap coefficient, or weighted by effects) stands next to what heads exchanged at
    random within their layers give.
 

@@ -183,8 +183,8 @@ class AttentionEdit:
             if late.any():
                 row = int(late.nonzero()[0])
                 raise ValueError(
-                    f"the target of head {layer}.{head} for prompt {row} is at {columns[row].tolist()}, after the query "
-                    f"at {int(query[row])}, where attention cannot look"
+                    f"the target of head {layer}.{head} for prompt {row} is at {columns[row].tolist()}, after the "
+                    f"query at {int(query[row])}, where attention cannot look"
                 )
             mask = self._progress.mask
             if mask is not None and not mask.to(rows.device).gather(1, columns).all():

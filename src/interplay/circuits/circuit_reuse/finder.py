@@ -46,7 +46,7 @@ STAGES = (
 
 
 class CircuitFinder:
-    """Path patching in stages: who writes to the logits, who steers these heads' queries, who feeds those heads' values.
+    """Path patching in stages: who writes to the logits, who sets these heads' queries, who sets those heads' values.
 
     The circuit is the union over the stages of the heads with the largest absolute effects. By default stage 2 finds
     what the paper calls inhibition heads in indirect object identification and content gatherers in colored objects,

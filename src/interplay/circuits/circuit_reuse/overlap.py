@@ -61,12 +61,12 @@ def circuit_overlap(
         Fitted `CircuitFinder` objects; or tensors [..., layer, head] of effects (of 0 outside the circuit); or (layer,
         head) pairs, for which `shape` is needed.
     kind
-        ``"jaccard"``: |A and B| / |A or B|. ``"overlap"``: |A and B| / min(|A|, |B|). ``"weighted"``: sum min / sum max of
-        the absolute effects, each normalised to sum 1; of a finder, stage by stage over all heads.
+        ``"jaccard"``: |A and B| / |A or B|. ``"overlap"``: |A and B| / min(|A|, |B|). ``"weighted"``: sum min / sum max
+        of the absolute effects, each normalised to sum 1; of a finder, stage by stage over all heads.
     null
-        ``"layer-matched"``: heads are exchanged within their layers, so that both circuits keep their number of heads in
-        each. ``"any-head"``: heads are exchanged over the whole model, which overstates what circuits in the same layers
-        have in common.
+        ``"layer-matched"``: heads are exchanged within their layers, so that both circuits keep their number of heads
+        in each. ``"any-head"``: heads are exchanged over the whole model, which overstates what circuits in the same
+        layers have in common.
     n
         Exchanges drawn for ``"weighted"``, with p = (1 + those that reach the value) / (1 + n). For the other kinds the
         distribution of |A and B| is hypergeometric in every layer, and mean and p are exact.

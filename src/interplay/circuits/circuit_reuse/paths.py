@@ -286,7 +286,7 @@ class _Scan:
         return run.measure(run.resume(reached[0], copies, changes), self._metric)
 
     def _streams(self, layer: int, heads: Tensor, last: int) -> Iterator[tuple[int, Tensor]]:
-        """(index, the residual stream at p that enters layer `index`) for all layers after the senders' up to `last`."""
+        """For the layers after the senders' up to `last`, (index, the residual stream that enters it at p)."""
         run = self._run
         copies = len(heads) // len(run.batch)
         if self._freeze:

@@ -117,7 +117,7 @@ class CleanRun:
     def resume(
         self, layer: int, copies: int, changes: Mapping[Site, tuple[list[int], Float[Tensor, "row place head width"]]]
     ) -> Float[Tensor, "row d_model"]:
-        """The residual stream at the end, after the last layer, when heads' queries, keys, values or outputs change at p.
+        """The residual stream at the end, after the last layer, when heads' inputs or outputs change at p.
 
         Parameters
         ----------
@@ -160,7 +160,7 @@ class CleanRun:
         return torch.stack(measured).float()
 
     def _observe(self) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Streams around the layers and heads' outputs at all columns, and the logits at the end; keeps the arguments."""
+        """Streams around the layers and heads' outputs at all columns, and the end's logits; keeps the arguments."""
         layers, batch = self.decoder.layers, self.batch
         handles = [layer.register_forward_pre_hook(self._remember, with_kwargs=True) for layer in layers]
         sites = [Site("embedding"), *(Site("residual", layer) for layer in range(len(layers)))]
@@ -235,7 +235,7 @@ class CleanRun:
         return value.repeat(copies, *[1] * (value.ndim - 1)) if len(value) == len(self.batch) > 1 else value
 
     def _trim(self, name: str, value: Any) -> Any:
-        """An argument of a layer that is computed at p alone: of the right shape, since what attention gives is held."""
+        """An argument of a layer computed at p alone: only its shape counts, since what attention gives is held."""
         if isinstance(value, tuple):
             return tuple(self._trim(name, part) for part in value)
         if not isinstance(value, Tensor) or not value.ndim:
