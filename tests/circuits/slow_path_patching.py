@@ -85,6 +85,7 @@ def slow_effect(
 ) -> float:
     """The effect of one sender."""
     body, columns = Anatomy(model), clean.places(positions)
+    everywhere = torch.arange(clean.ids.shape[1]).expand_as(clean.ids)
     layers = range(len(body.layers))
 
     def run(batch: Batch, *hooks) -> float:
@@ -113,10 +114,9 @@ def slow_effect(
         else:
             hooks.append((on_output, body.projection(receiver.layer, receiver.component), keep(received, receiver)))
     for layer in layers:
-        parts = [(body.part("z", head), z[layer]) for head in range(body.n_heads) if (layer, head) != sender]
+        hooks.append((on_input, body.mix(layer), put(everywhere, [(slice(None), z[layer])])))
         if layer == sender[0]:
-            parts.append((body.part("z", sender[1]), spoiled[layer]))
-        hooks.append((on_input, body.mix(layer), put(columns, parts)))
+            hooks.append((on_input, body.mix(layer), put(columns, [(body.part("z", sender[1]), spoiled[layer])])))
         if freeze_mlps:
             hooks.append((on_output, body.mlp(layer), put(columns, [(slice(None), mlps[layer])])))
     run(clean, *hooks)

@@ -15,9 +15,9 @@ logit(answer) - logit(contrast) at the last token, averaged over prompts:
 1. "When Mary and John went to the store, John gave a drink to" -> Mary against John. The twin lets Mary give.
 2. "... there is a red pen, a blue cup, and a green jug. What color is the cup? A:" -> Blue. The twin asks for the pen.
 3. Path patching from sender head (l, h) to receivers R at positions p, where z is a head's output before the output
-   projection: on the clean prompt set z[l, h] at p to its corrupted value, hold the z of every other head at p at its
-   clean value, let MLPs at p be recomputed (or hold them: ``freeze_mlps``), and record what R gets: a head's query, key
-   or value, its z, or the residual stream before the final norm.
+   projection: on the clean prompt set z[l, h] at p to its corrupted value, hold the z of every other head at its clean
+   value, let MLPs be recomputed (or hold them: ``freeze_mlps``), and record what R gets at p: a head's query, key or
+   value, its z, or the residual stream before the final norm.
 4. Run the clean prompt once more with nothing held, and only what R got patched in at p: LD_patched.
 5. effect[l, h] = (LD_patched - LD_clean) / (LD_corrupt - LD_clean). In stages: R = logits finds the movers, R = the
    movers' queries finds inhibition heads and content gatherers, R = the values of these finds duplicate-token and
@@ -36,6 +36,7 @@ Differences from the official code
 - It centres and folds weights before; effects do not depend on that.
 - Its receivers share one component and its senders lie below the lowest receiver. Here receivers may mix components,
   and ``senders="reachable"`` looks at every head below the highest receiver.
+- It holds heads at p alone, here they are held everywhere. That is the same except for z received at several places.
 - Keys and values are received at the place that is read (the second subject, the queried object), by a role's name.
 - With grouped-query attention key and value receivers are key-value heads.
 - Which overlap the paper's 78 % is, is not known; the chance level and the mean ablation are ours.

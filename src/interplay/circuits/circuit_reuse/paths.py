@@ -124,8 +124,8 @@ def path_patch(
 ) -> Float[Tensor, "layer head"]:
     """Effect of every head on the metric through its paths to the receivers alone.
 
-    A head's output at the positions is replaced by that of the corrupted run while all other heads' outputs there are
-    held at their clean values, and what the receivers then get is patched into an otherwise untouched clean run.
+    A head's output at the positions is replaced by that of the corrupted run while all other heads' outputs are held at
+    their clean values, and what the receivers then get is patched into an otherwise untouched clean run.
 
     Parameters
     ----------
@@ -156,8 +156,9 @@ def path_patch(
     Returns
     -------
     Tensor
-        [layer, head], float32 on the CPU: 0 no effect, 1 as bad as the full corruption, below 0 the path works against
-        the answer. Exactly 0 for heads that were not tried, and for those without a path to a receiver.
+        [layer, head], single precision or wider, on the CPU: 0 no effect, 1 as bad as the full corruption, below 0 the
+        path works against the answer. Exactly 0 for heads that were not tried, and for those without a path to a
+        receiver.
 
     Raises
     ------
@@ -215,7 +216,7 @@ def path_effects(
     device = next(model.parameters()).device
     measured, reference, spoiled = [], [], []
     for part, twin in zip(clean.to(device).chunks(batch_size), corrupt.to(device).chunks(batch_size), strict=True):
-        spoiled.append(metric(end_logits(model, twin), part).float().cpu())
+        spoiled.append(metric(end_logits(model, twin), part).cpu())
         scan = _Scan(model, part, twin, receiving, positions, freeze_mlps, metric, tokens)
         reference.append(scan.clean.cpu())
         patched = reference[-1][:, None, None].repeat(1, decoder.n_layers, decoder.n_heads)
@@ -254,7 +255,7 @@ class _Scan:
         places = clean.places(positions)
         self._run = CleanRun(model, clean, places, self._by_layer)
         self._corrupt = _heads_at(model, corrupt, places, self._run.decoder.n_layers)
-        self.clean = metric(self._run.logits, clean).float()
+        self.clean = metric(self._run.logits, clean)
 
     def run(self, senders: Sequence[Head]) -> Iterator[tuple[tuple[int, list[int]], Float[Tensor, "sender prompt"]]]:
         """For parts of the senders of a layer, (layer, heads) and the metric with the path patched."""

@@ -30,8 +30,8 @@ Metric = Callable[[Tensor, Batch], Tensor]
 
 
 def logit_difference(logits: Float[Tensor, "prompt vocabulary"], batch: Batch) -> Float[Tensor, " prompt"]:
-    """logit(answer) - logit(contrast)."""
-    pair = logits.gather(1, torch.stack([batch.answer, batch.contrast], dim=1)).float()
+    """logit(answer) - logit(contrast), in single precision or wider."""
+    pair = _wide(logits.gather(1, torch.stack([batch.answer, batch.contrast], dim=1)))
     return pair[:, 0] - pair[:, 1]
 
 
@@ -154,10 +154,10 @@ class CleanRun:
             pair = torch.stack([self.batch.answer, self.batch.contrast], dim=1)
             bias = getattr(head, "bias", None)
             logits = torch.einsum("crd,rpd->crp", normed.view(copies, len(self.batch), -1), head.weight[pair])
-            logits = self._cap(logits if bias is None else logits + bias[pair]).float()
+            logits = _wide(self._cap(logits if bias is None else logits + bias[pair]))
             return logits[..., 0] - logits[..., 1]
         measured = [metric(self._cap(head(copy)), self.batch) for copy in normed.view(copies, len(self.batch), -1)]
-        return torch.stack(measured).float()
+        return _wide(torch.stack(measured))
 
     def _observe(self) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Streams around the layers and heads' outputs at all columns, and the end's logits; keeps the arguments."""
@@ -298,6 +298,10 @@ def end_logits(model: nn.Module, batch: Batch) -> Float[Tensor, "prompt vocabula
         options["logits_to_keep"] = 1
     logits: Tensor = model(**batch.inputs(model), **options).logits
     return logits[:, -1] if at_last else logits[torch.arange(len(batch), device=logits.device), batch.end]
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _stream(output: Any) -> Tensor:
