@@ -16,6 +16,8 @@ from transformers import (
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -25,7 +27,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from interplay.primitives.activations import Site, edit, patch, record
+from interplay.primitives.activations import PER_HEAD, Site, edit, patch, record
 from interplay.primitives.decoders import Decoder
 
 LAYERS, HEADS, WIDTH, MODEL, FEED_FORWARD, VOCABULARY = 3, 4, 6, 20, 28, 50
@@ -74,7 +76,11 @@ def pythia() -> nn.Module:
     return GPTNeoXForCausalLM(GPTNeoXConfig(**{**shape, "hidden_size": 24}))
 
 
-DECODERS = {make.__name__: make for make in (gpt2, llama, gemma3, qwen2, qwen3, pythia)}
+def phi3() -> nn.Module:
+    return Phi3ForCausalLM(Phi3Config(**{**SHAPE, "hidden_size": 24}))
+
+
+DECODERS = {make.__name__: make for make in (gpt2, llama, gemma3, qwen2, qwen3, pythia, phi3)}
 
 
 @pytest.fixture(params=DECODERS)
@@ -103,7 +109,7 @@ def hooks(model: nn.Module) -> int:
 
 
 def every_site() -> list[Site]:
-    layered = [Site(kind, layer) for kind in ("residual", "heads", "neurons") for layer in range(LAYERS)]
+    layered = [Site(kind, layer) for kind in ("residual", *PER_HEAD, "neurons") for layer in range(LAYERS)]
     return [*layered, Site("embedding"), Site("heads", 1, 2), Site("module", path="lm_head")]
 
 
@@ -151,6 +157,39 @@ def test_heads_are_query_heads_not_shared_values(ids: torch.Tensor) -> None:
     assert torch.equal(before[Site("heads", 1)][:, :, kept], after[Site("heads", 1)][:, :, kept])
     assert not after[Site("heads", 1)][:, :, 2].any()
     assert before[Site("heads", 1)][:, :, 2].any()
+
+
+@pytest.mark.parametrize("head", range(HEADS))
+def test_a_head_without_query_attends_evenly_to_its_values(model: nn.Module, ids: torch.Tensor, head: int) -> None:
+    shared = head * Decoder(model).n_kv_heads // HEADS
+    z, values = Site("heads", 1), Site("values", 1, shared)
+    with record(model, [z, values]) as before:
+        logits(model, ids)
+    steps = torch.arange(1, 8)[:, None]
+    running_mean = before[values].cumsum(1) / steps
+    with edit(model, {Site("queries", 1, head): torch.zeros_like}), record(model, [z]) as after:
+        logits(model, ids)
+    torch.testing.assert_close(after[z][:, :, head], running_mean, rtol=1e-4, atol=1e-6)
+    others = [other for other in range(HEADS) if other != head]
+    assert torch.equal(after[z][:, :, others], before[z][:, :, others])
+    with edit(model, {Site("keys", 1, shared): torch.zeros_like}), record(model, [z]) as after:
+        logits(model, ids)
+    torch.testing.assert_close(after[z][:, :, head], running_mean, rtol=1e-4, atol=1e-6)
+    with edit(model, {Site("values", 1, shared): torch.zeros_like}), record(model, [z]) as after:
+        logits(model, ids)
+    assert not after[z][:, :, head].any()
+    outside = [other for other in range(HEADS) if other * Decoder(model).n_kv_heads // HEADS != shared]
+    assert torch.equal(after[z][:, :, outside], before[z][:, :, outside])
+
+
+def test_a_key_or_value_head_beyond_the_shared_ones_is_refused_by_name(ids: torch.Tensor) -> None:
+    model = llama().eval()  # four query heads on two key-value heads
+    for kind in ("keys", "values"):
+        with (
+            pytest.raises(IndexError, match=f"the {kind} of head 3: .* query head 3 reads key-value head 1"),
+            record(model, [Site(kind, 0, 3)]),
+        ):
+            pass
 
 
 def test_edits_that_change_nothing_leave_the_logits_bit_identical(model: nn.Module, ids: torch.Tensor) -> None:
@@ -438,7 +477,7 @@ def test_bad_input_is_refused_at_the_door(model: nn.Module) -> None:
         ({"kind": "residual"}, "need a layer"),
         ({"kind": "module"}, "module needs a path"),
         ({"kind": "residual", "layer": 1, "path": "x"}, "neither goes"),
-        ({"kind": "neurons", "layer": 1, "head": 2}, "only sites of kind 'heads'"),
+        ({"kind": "neurons", "layer": 1, "head": 2}, "only sites of kind heads"),
     ],
 )
 def test_malformed_sites(arguments: dict[str, object], message: str) -> None:

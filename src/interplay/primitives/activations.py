@@ -1,7 +1,8 @@
 """Read, edit and patch what flows through a model, by forward hooks, without touching the model.
 
 A `Site` names a place: the residual stream after a layer, the outputs of a layer's attention heads (before the output
-projection, one slice a *query* head), the neurons of an MLP, or the output of any module by path::
+projection, one slice a *query* head), their queries, keys and values, the neurons of an MLP, or the output of any
+module by path::
 
     with record(model, [Site("residual", 8)], positions="last") as seen:
         model(**inputs)
@@ -31,7 +32,8 @@ from torch.utils.hooks import RemovableHandle
 from interplay.primitives.decoders import Decoder, find_decoder
 from interplay.primitives.positions import Positions, Progress, check_positions, index_of
 
-Kind = Literal["residual", "heads", "neurons", "embedding", "module"]
+Kind = Literal["residual", "heads", "queries", "keys", "values", "neurons", "embedding", "module"]
+PER_HEAD = ("heads", "queries", "keys", "values")
 Edit = Callable[[Tensor], "Tensor | None"]
 
 
@@ -45,6 +47,9 @@ class Site:
         ``"residual"``: the residual stream after a decoder layer, [batch, position, d_model].
         ``"heads"``: the attention heads' outputs z before the output projection, [batch, position, head, width], or
         [batch, position, width] with `head`. With grouped-query attention the heads are the query heads.
+        ``"queries"``, ``"keys"``, ``"values"``: what the heads read, as the projections give it, [batch, position,
+        head, width] or [batch, position, width] with `head`: before rotary positions and before a norm of queries and
+        keys. Keys and values are counted in key-value heads, which with grouped-query attention are fewer.
         ``"neurons"``: the MLP's neurons after their non-linearity, before the down-projection, [batch, position,
         neuron].
         ``"embedding"``: what enters the first decoder layer, [batch, position, d_model].
@@ -63,13 +68,14 @@ class Site:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"unknown kind of site {self.kind!r}; allowed are {', '.join(get_args(Kind))}")
-        layered = self.kind in {"residual", "heads", "neurons"}
+        layered = self.kind in {"residual", *PER_HEAD, "neurons"}
         if layered != (self.layer is not None) or (self.kind == "module") != (self.path is not None):
             raise ValueError(
-                f"{self}: residual, heads and neurons need a layer, module needs a path, neither goes with the others"
+                f"{self}: residual, {', '.join(PER_HEAD)} and neurons need a layer, module needs a path, "
+                "neither goes with the others"
             )
-        if self.head is not None and self.kind != "heads":
-            raise ValueError(f"{self}: only sites of kind 'heads' take a head")
+        if self.head is not None and self.kind not in PER_HEAD:
+            raise ValueError(f"{self}: only sites of kind {', '.join(PER_HEAD)} take a head")
 
     def __str__(self) -> str:
         parts = [self.kind, *(str(part) for part in (self.layer, self.head) if part is not None)]
@@ -193,7 +199,7 @@ def edit(model: nn.Module, edits: Mapping[Site, Edit], *, positions: Positions =
     applied = dict.fromkeys(edits, 0)
 
     def visitor(site: Site, function: Edit) -> Edit:
-        trailing = 1 if site.kind != "heads" or site.head is not None else 2
+        trailing = 1 if site.kind not in PER_HEAD or site.head is not None else 2
 
         def change(activation: Tensor) -> Tensor | None:
             new = function(activation)
@@ -273,25 +279,36 @@ def _remove(handles: list[RemovableHandle]) -> None:
 def _hook(
     model: nn.Module, decoder: Decoder | None, site: Site, visit: Edit, positions: Positions, progress: Progress
 ) -> RemovableHandle:
-    heads: tuple[int, int] | None = None
+    # From the activation to a view of the site's part of it; None where that is all of it, as it is.
+    view: Callable[[Tensor], Tensor] | None = None
     if decoder is None or site.kind == "module":
         target, before = _module_at(model, site.path or ""), False
     elif site.kind == "embedding":
         target, before = decoder.layer(0), True
     else:
         layer = site.layer or 0
-        decoder.check(layer, site.head)
+        decoder.check(layer, site.head, site.kind)
         if site.kind == "residual":
             target, before = decoder.layer(layer), False
         elif site.kind == "neurons":
             target, before = decoder.mlp_output(layer), True
-        else:
+        elif site.kind == "heads":
             target, before = decoder.attention_output(layer), True
             heads = (decoder.n_heads, decoder.head_width(layer))
 
+            def view(z: Tensor) -> Tensor:
+                return z.view(*z.shape[:-1], *heads)
+
+        else:
+            inputs = decoder.attention_input(layer, site.kind)
+            target, before, view = inputs.module, False, inputs.view
+
+    def part_of(activation: Tensor) -> Tensor:
+        shaped = activation if view is None else view(activation)
+        return shaped if site.head is None else shaped[..., site.head, :]
+
     def through(activation: Tensor) -> Tensor | None:
-        shaped = activation if heads is None else activation.reshape(*activation.shape[:-1], *heads)
-        whole = shaped if site.head is None else shaped[..., site.head, :]
+        whole = part_of(activation)
         index = index_of(positions, progress, whole)
         if index is None:
             return None
@@ -303,12 +320,11 @@ def _hook(
             got = list(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise ValueError(f"the edit of {site} must return a tensor of shape {list(seen.shape)} or None; got {got}")
         new = new.to(activation.dtype)
-        if index or site.head is not None:
-            changed = shaped.clone()
-            target_part = changed if site.head is None else changed[..., site.head, :]
-            target_part[index or ...] = new
-            new = changed
-        return new if heads is None else new.flatten(-2)
+        if not index and new.numel() == activation.numel():
+            return new.reshape(activation.shape)
+        changed = activation.clone(memory_format=torch.contiguous_format)
+        part_of(changed)[index or ...] = new
+        return changed
 
     if before:
 

@@ -8,17 +8,45 @@ importing transformers. Nothing is copied, nothing is changed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
+# Queries, keys and values come from three projections, from one that puts them side by side (GPT-2, Phi-3), or from one
+# that gives them head by head (GPT-NeoX).
+ATTENTION_INPUT = {"queries": ("q_proj", "query"), "keys": ("k_proj", "key"), "values": ("v_proj", "value")}
+SIDE_BY_SIDE = ("c_attn", "qkv_proj")
+HEAD_BY_HEAD = ("query_key_value",)
 ATTENTION_OUTPUT = ("o_proj", "out_proj", "c_proj", "dense", "wo")
 MLP = ("mlp", "feed_forward", "ffn")
 MLP_OUTPUT = ("down_proj", "c_proj", "dense_4h_to_h", "fc_out", "fc2", "w2")
 EMBEDDING = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings")
 FINAL_NORM = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+
+Input = Literal["queries", "keys", "values"]
+
+
+@dataclass(frozen=True)
+class HeadInputs:
+    """The queries, keys or values of a layer's heads, as its projections give them.
+
+    Attributes
+    ----------
+    module
+        The projection; its output holds them, perhaps among others.
+    n_heads
+        How many there are: query heads, or key-value heads.
+    view
+        From the module's output [..., features] to a view [..., head, width] of it.
+    """
+
+    module: nn.Module
+    n_heads: int
+    view: Callable[[Tensor], Tensor]
 
 
 class Decoder:
@@ -37,6 +65,8 @@ class Decoder:
         The decoder layers.
     n_layers, n_heads, d_model
         Number of layers, of *query* heads a layer, and the width of the residual stream.
+    n_kv_heads
+        Number of key-value heads a layer; query head h reads key-value head h // (n_heads / n_kv_heads).
 
     Raises
     ------
@@ -65,11 +95,46 @@ class Decoder:
                 f"num_attention_heads and hidden_size as integers; got {heads!r} and {width!r}"
             )
         self.n_layers, self.n_heads, self.d_model = len(self.layers), heads, width
+        shared = getattr(text, "num_key_value_heads", None)
+        self.n_kv_heads = shared if isinstance(shared, int) else 1 if getattr(text, "multi_query", False) else heads
 
     def layer(self, index: int) -> nn.Module:
         """The decoder layer `index`; its output is the residual stream after it."""
         self.check(index)
         return self.layers[index]
+
+    def attention(self, index: int) -> nn.Module:
+        """The attention block of the layer, output projection included."""
+        attention = _child(self.layer(index), ATTENTION)
+        if attention is None:
+            raise ValueError(self._missing(index, "an attention block", ATTENTION, ATTENTION_OUTPUT))
+        return attention
+
+    def attention_input(self, index: int, kind: Input) -> HeadInputs:
+        """Where the layer's queries, keys or values are, before any query-key norm and before rotary positions."""
+        attention, width = self.attention(index), self.head_width(index)
+        counts = {"queries": self.n_heads, "keys": self.n_kv_heads, "values": self.n_kv_heads}
+        n_heads, place = counts[kind], get_args(Input).index(kind)
+        if (separate := _child(attention, ATTENTION_INPUT[kind])) is not None:
+            return HeadInputs(separate, n_heads, lambda output: _last_axis(output, n_heads, -1))
+        if (fused := _child(attention, SIDE_BY_SIDE)) is not None:
+            start = width * sum(list(counts.values())[:place])
+            whole, stop = width * sum(counts.values()), start + width * n_heads
+
+            def part(output: Tensor) -> Tensor:
+                _expect_width(output, whole)
+                return _last_axis(output[..., start:stop], n_heads, width)
+
+            return HeadInputs(fused, n_heads, part)
+        if (mixed := _child(attention, HEAD_BY_HEAD)) is not None:
+
+            def every_third(output: Tensor) -> Tensor:
+                _expect_width(output, 3 * width * n_heads)
+                return _last_axis(output, n_heads, 3, width)[..., place, :]
+
+            return HeadInputs(mixed, n_heads, every_third)
+        looked = (*ATTENTION_INPUT[kind], *SIDE_BY_SIDE, *HEAD_BY_HEAD)
+        raise ValueError(self._missing(index, f"a projection to {kind}", ATTENTION, looked))
 
     def attention_output(self, index: int) -> nn.Module:
         """The output projection of the layer's attention; its input is the query heads' outputs side by side."""
@@ -96,6 +161,16 @@ class Decoder:
         if (norm := _child(layer, ("post_self_attn_layernorm",))) is not None:
             return norm
         return _child(layer, ("post_attention_layernorm",)) if hasattr(layer, "post_feedforward_layernorm") else None
+
+    def attention_write(
+        self, index: int, heads: Float[Tensor, "*positions head width"]
+    ) -> Float[Tensor, "*positions d_model"]:
+        """What the layer's attention adds to the residual stream when its heads' outputs are `heads`."""
+        write = self.attention_output(index)(heads.flatten(-2))
+        norm = self.attention_norm(index)
+        scale = getattr(getattr(self.model, "config", None), "residual_multiplier", 1.0)  # Granite's
+        added: Tensor = scale * (write if norm is None else norm(write))
+        return added
 
     @property
     def final_norm(self) -> nn.Module:
@@ -129,14 +204,20 @@ class Decoder:
             raise ValueError(f"the output projection of layer {index} holds no weight tensor: {projection}")
         return weight if _stores_inputs_first(projection) else weight.mT
 
-    def check(self, layer: int, head: int | None = None) -> None:
-        """Refuse a layer or head that is not there.
+    def check(self, layer: int, head: int | None = None, kind: str = "heads") -> None:
+        """Refuse a layer or head that is not there; heads of the kinds keys and values are key-value heads.
 
         Raises
         ------
         IndexError
             With the shape of the model; negative indices are refused too.
         """
+        shared = kind in ("keys", "values") and self.n_kv_heads < self.n_heads
+        if shared and head is not None and self.n_kv_heads <= head < self.n_heads:
+            raise IndexError(
+                f"the {kind} of head {head}: the model shares {self.n_kv_heads} key-value heads among {self.n_heads} "
+                f"query heads; query head {head} reads key-value head {head * self.n_kv_heads // self.n_heads}"
+            )
         if not 0 <= layer < self.n_layers or (head is not None and not 0 <= head < self.n_heads):
             wanted = f"layer {layer}" if head is None else f"head (layer {layer}, head {head})"
             raise IndexError(
@@ -183,6 +264,18 @@ def _child(module: nn.Module, names: Sequence[str]) -> nn.Module | None:
         if isinstance(child := getattr(module, name, None), nn.Module):
             return child
     return None
+
+
+def _last_axis(activation: Tensor, *sizes: int) -> Tensor:
+    """A view in which the last axis is split."""
+    return activation.view(*activation.shape[:-1], *sizes)
+
+
+def _expect_width(output: Tensor, width: int) -> None:
+    if output.shape[-1] != width:
+        raise ValueError(
+            f"the fused projection gives {output.shape[-1]} features; queries, keys and values would take {width}"
+        )
 
 
 def _names(names: Sequence[str]) -> str:
