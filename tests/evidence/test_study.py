@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from interplay.evidence import Measurement, Study, StudyConfig, StudyError, mean
+from interplay.evidence import Measurement, Study, StudyConfig, StudyError, averaged, mean
 from interplay.evidence.study import tabulate
 
 from .coin_study import study
@@ -73,3 +73,12 @@ def test_what_is_not_declared_is_said():
         new.run_trial(new.configure(), 0)
     with pytest.raises(StudyError, match="declares no figure"):
         new.draw(tabulate([], 0))
+
+
+def test_repetitions_are_averaged():
+    rows = [Measurement("a", "m", value, x=x) for value in (1.0, 3.0) for x in (0.0, 90.0)]
+    assert averaged([*rows, Measurement("b", "m", 5.0)]) == [
+        Measurement("a", "m", 2.0, x=0.0),
+        Measurement("a", "m", 2.0, x=90.0),
+        Measurement("b", "m", 5.0),
+    ]

@@ -114,11 +114,6 @@ def test_directions_are_compared_at_one_length():
     torch.testing.assert_close(cosine[1:], torch.ones(3))
 
 
-def test_resamplings_are_averaged():
-    rows = [Measurement("a", "m", value, step=step) for value in (1.0, 3.0) for step in (0, 1)]
-    assert list(harmfulness_refusal.averaged(rows)) == [Measurement("a", "m", 2.0, step=step) for step in (0, 1)]
-
-
 def test_fine_tuning_teaches_the_answers_and_leaves_the_organism_alone(organism):
     before = {name: tensor.clone() for name, tensor in organism.model.state_dict().items()}
     tuned = attack._tuned(organism, 20, 16, 3e-3, np.random.default_rng(0))

@@ -216,11 +216,6 @@ def test_rank_correlation():
     assert np.isnan(outcomes.rank_correlation(settings, np.ones(4)))
 
 
-def test_splits_and_planes_are_averaged():
-    rows = [Measurement("a", "m", value, x=x) for value in (1.0, 3.0) for x in (0.0, 90.0)]
-    assert selective_steering.averaged(rows) == [Measurement("a", "m", 2.0, x=x) for x in (0.0, 90.0)]
-
-
 def measured(**changed: dict[str, float]) -> pd.DataFrame:
     """What three seeds would show if all methods did the same, but for what is changed."""
     same = {

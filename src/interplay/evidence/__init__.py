@@ -16,7 +16,7 @@ from interplay.evidence.claims import (
 from interplay.evidence.ledger import Ledger, LedgerError, RunFolder
 from interplay.evidence.outcome import Outcome
 from interplay.evidence.runner import Progress, Run, run, run_all
-from interplay.evidence.study import Device, Measurement, Study, StudyConfig, StudyError
+from interplay.evidence.study import Device, Measurement, Study, StudyConfig, StudyError, averaged
 
 __all__ = [
     "Claim",
@@ -36,6 +36,7 @@ __all__ = [
     "StudyError",
     "Verdict",
     "all_of",
+    "averaged",
     "difference",
     "mean",
     "proportion",

@@ -94,6 +94,17 @@ _COLUMNS = {
 }
 
 
+def averaged(rows: Iterable[Measurement]) -> list[Measurement]:
+    """The mean of measurements that differ in nothing but their value, as repetitions inside a trial do.
+
+    They come in the order of first appearance.
+    """
+    values: dict[Measurement, list[float]] = {}
+    for row in rows:
+        values.setdefault(row._replace(value=0.0), []).append(row.value)
+    return [row._replace(value=sum(several) / len(several)) for row, several in values.items()]
+
+
 def tabulate(measurements: Iterable[Measurement], seed: int) -> pd.DataFrame:
     """Collect one trial's measurements into a tidy table with a leading column `seed`."""
     rows = []

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from interplay.evidence import Measurement, Study, StudyConfig, all_of, difference, mean, tally
+from interplay.evidence import Measurement, Study, StudyConfig, all_of, averaged, difference, mean, tally
 
 CONTRASTS = ("global-attention", "one-stage")
 FITTED_ON = ("restricted", "how-to", "describe", "describe restricted")
@@ -142,15 +142,6 @@ def on_organism(config: Config, organism: Any, seed: int, contrast: str = "") ->
 
 
 DROP = "drop of no, steered before the question"
-
-
-def averaged(rows: list[Measurement]) -> Iterator[Measurement]:
-    """The mean over resamplings of every measurement, in the order of first appearance."""
-    values: dict[Measurement, list[float]] = {}
-    for row in rows:
-        values.setdefault(row._replace(value=0.0), []).append(row.value)
-    for row, several in values.items():
-        yield row._replace(value=float(np.mean(several)))
 
 
 def _sample(organism: Any, kind: str, n: int, rng: np.random.Generator) -> list[Any]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from interplay.evidence import Measurement, Study, StudyConfig, all_of, difference, mean, tally
+from interplay.evidence import Measurement, Study, StudyConfig, all_of, averaged, difference, mean, tally
 
 ABILITIES = ("judgement", "judgement restricted", "describe")
 
@@ -99,14 +99,6 @@ def trial(config: Config, seed: int) -> Iterator[Measurement]:
     yield from compared(
         {(row.condition, row.metric): row.value for row in rows if row.x is None and row.item is None}, ALL_BLOCKS
     )
-
-
-def averaged(rows: list[Measurement]) -> list[Measurement]:
-    """The mean over splits and planes of every measurement, in the order of first appearance."""
-    values: dict[Measurement, list[float]] = {}
-    for row in rows:
-        values.setdefault(row._replace(value=0.0), []).append(row.value)
-    return [row._replace(value=float(np.mean(several))) for row, several in values.items()]
 
 
 def compared(value: dict[tuple[str, str], float], all_blocks: str) -> Iterator[Measurement]:

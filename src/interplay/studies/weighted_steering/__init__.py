@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from interplay.evidence import Measurement, Study, StudyConfig, all_of, difference, mean, ratio, tally
+from interplay.evidence import Measurement, Study, StudyConfig, all_of, averaged, difference, mean, ratio, tally
 
 if TYPE_CHECKING:
     from interplay.studies.weighted_steering.conditions import Condition
@@ -146,14 +146,6 @@ def described(name: str, found: Swept, enough: float) -> Iterator[Measurement]:
     yield from outcomes.at_chosen(name, found)
     yield from outcomes.at_matched(name, found, enough)
     yield from outcomes.curves(name, found)
-
-
-def averaged(rows: Sequence[Measurement]) -> list[Measurement]:
-    """The mean over controllers of every measurement."""
-    values: dict[Measurement, list[float]] = {}
-    for row in rows:
-        values.setdefault(row._replace(value=0.0), []).append(row.value)
-    return [row._replace(value=float(np.mean(several))) for row, several in values.items()]
 
 
 def weights_and_scores(
