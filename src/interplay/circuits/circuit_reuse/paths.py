@@ -136,8 +136,8 @@ def path_patch(
     receivers
         ``Receiver("logits")``, or one or more heads' ``q``, ``k``, ``v`` or ``z``.
     senders
-        ``"all"``: every head in the layers below the lowest receiver, as in the official code. ``"reachable"``: every
-        head below the highest receiver that is not itself a receiver. Or (layer, head) pairs.
+        ``"all"``: every head up to the layer of the lowest receiver, as in the official code; ``"reachable"``: every head
+        below the highest receiver; both without the receivers themselves. Or (layer, head) pairs.
     positions
         Roles of the batch at which senders send, heads are held and receivers receive. For keys and values that the
         last token reads elsewhere, that place's role.
@@ -350,8 +350,9 @@ def _senders(decoder: Decoder, receivers: Sequence[Receiver], senders: Senders) 
     if isinstance(senders, str):
         if senders not in ("all", "reachable"):
             raise ValueError(f"senders={senders!r}: allowed are 'all', 'reachable' and (layer, head) pairs")
-        below = min(layers) if senders == "all" else max(layers)
-        tried = [Head(layer, head) for layer in range(below) for head in range(decoder.n_heads)]
+        highest = min(layers) if senders == "all" else max(layers)
+        everywhere = [Head(layer, head) for layer in range(decoder.n_layers) for head in range(decoder.n_heads)]
+        tried = [head for head in everywhere if head.layer <= highest]
         tried = [head for head in tried if head not in named]
     else:
         tried = sorted({Head(*sender) for sender in senders})
