@@ -136,8 +136,8 @@ def path_patch(
     receivers
         ``Receiver("logits")``, or one or more heads' ``q``, ``k``, ``v`` or ``z``.
     senders
-        ``"all"``: every head up to the layer of the lowest receiver, as in the official code; ``"reachable"``: every head
-        below the highest receiver; both without the receivers themselves. Or (layer, head) pairs.
+        ``"all"``: every head up to the layer of the lowest receiver, as in the official code; ``"reachable"``: every
+        head below the highest receiver; both without the receivers themselves. Or (layer, head) pairs.
     positions
         Roles of the batch at which senders send, heads are held and receivers receive. For keys and values that the
         last token reads elsewhere, that place's role.
