@@ -346,7 +346,9 @@ def _check_receivers(decoder: Decoder, receivers: Sequence[Receiver]) -> None:
 def _senders(decoder: Decoder, receivers: Sequence[Receiver], senders: Senders) -> list[Head]:
     """The senders with a path to a receiver, in the order of the layers."""
     layers = [decoder.n_layers if receiver.layer is None else receiver.layer for receiver in receivers]
-    named = {(receiver.layer, head) for receiver in receivers for head in _query_heads(decoder, receiver)}
+    # A shared key-value head is no query head, and those that read it may send.
+    counted = ("q", "z") if decoder.n_kv_heads < decoder.n_heads else ("q", "k", "v", "z")
+    named = {(receiver.layer, receiver.head) for receiver in receivers if receiver.component in counted}
     if isinstance(senders, str):
         if senders not in ("all", "reachable"):
             raise ValueError(f"senders={senders!r}: allowed are 'all', 'reachable' and (layer, head) pairs")
@@ -363,11 +365,3 @@ def _senders(decoder: Decoder, receivers: Sequence[Receiver], senders: Senders) 
         wanted = ", ".join(map(str, receivers))
         raise ValueError(f"no path: no sender is in a layer below the receivers ({wanted})")
     return sending
-
-
-def _query_heads(decoder: Decoder, receiver: Receiver) -> list[int]:
-    """The query heads that a receiver belongs to."""
-    if receiver.component in ("q", "z") and receiver.head is not None:
-        return [receiver.head]
-    shared = [head * decoder.n_kv_heads // decoder.n_heads for head in range(decoder.n_heads)]
-    return [head for head, read in enumerate(shared) if read == receiver.head]
