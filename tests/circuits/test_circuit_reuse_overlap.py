@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from interplay.circuits.circuit_reuse import (
     STAGES,
@@ -62,10 +63,7 @@ def test_the_chance_level_is_that_of_drawn_permutations(null: str) -> None:
     ours = circuit_overlap(heads_of(a), heads_of(b), "jaccard", null, shape=SHAPE)
     drawn = []
     for _ in range(20_000):
-        if null == "any-head":
-            moved = rng.permutation(b.ravel()).reshape(SHAPE)
-        else:
-            moved = rng.permuted(b, axis=1)
+        moved = rng.permuted(b, axis=1) if null == "layer-matched" else rng.permuted(b)
         drawn.append((a & moved).sum() / (a | moved).sum())
     assert ours.null_mean == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / 20_000**0.5)
     p = np.mean(np.array(drawn) >= ours.value - 1e-12)
@@ -124,7 +122,7 @@ def test_finders_can_be_compared_as_they_are() -> None:
         (({(0, 1)}, {(0, 1)}, "jaccard", "none"), {"shape": SHAPE}, "allowed are 'layer-matched' and 'any-head'"),
         (({(0, 1)}, {(0, 1)}), {}, "shape is needed"),
         (({(0, 1)}, set()), {"shape": SHAPE}, "b is an empty circuit"),
-        (({(0, 6)}, {(0, 1)}), {"shape": SHAPE}, "a holds head 0.6; the model has 5 x 6"),
+        (({(0, 6)}, {(0, 1)}), {"shape": SHAPE}, "a holds head 0.6; the model has 5 layers x 6 heads"),
         ((torch.ones(2, 3), torch.ones(3, 2)), {}, "b is of a model of 3 layers x 2 heads, not 2 x 3"),
         ((torch.ones(2, 3), torch.ones(3, 2), "weighted"), {}, "the same shape"),
         ((torch.ones(2, 3), torch.zeros(2, 3), "weighted"), {}, "b is an empty circuit"),
@@ -178,13 +176,10 @@ def test_stages_follow_from_path_patching(make) -> None:
 
 
 def test_every_stage_is_reached_in_a_deeper_model() -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     def deep() -> GPT2LMHeadModel:
         tokens = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
         return GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=24, n_layer=6, n_head=4, n_positions=64, **tokens))
 
-    # Every stage keeps all heads, so that the receivers of "reachable" are in all layers.
     model = shaken(deep)
     stages = (Stage("movers"), Stage("middle", ("q",), "movers"), Stage("early", ("k", "v"), "middle", "source"))
     finder = CircuitFinder(model, top=0.3, min_gap=None, senders="reachable", stages=stages).fit(pairs())
@@ -206,7 +201,7 @@ def test_a_stage_keeps_no_head_without_effect() -> None:
 
 def test_an_empty_circuit_is_an_error_that_says_how_far_it_is() -> None:
     with pytest.raises(
-        RuntimeError, match="the circuit is empty: the largest effect of a head is .*, not above noise="
+        RuntimeError, match=r"the circuit is empty: the largest effect of a head is .*, not above noise="
     ):
         CircuitFinder(shaken(tiny_gpt2), min_gap=None, noise=100.0).fit(pairs())
 
