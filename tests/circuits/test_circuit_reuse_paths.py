@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -116,14 +118,15 @@ def test_receivers_in_several_layers(decoder_model: nn.Module) -> None:
     pair, receivers = task(), [Receiver(2, 1, "q"), Receiver(1, 0, "v"), Receiver(1, 2, "z")]
     roles = ("s", "end")
     lowest = path_patch(decoder_model, *pair, receivers, positions=roles, min_gap=None)
-    first = [(0, head) for head in range(HEADS)]
-    slow = slow_table(decoder_model, pair, receivers, first, positions=roles)
-    torch.testing.assert_close(lowest, slow, rtol=1e-3, atol=1e-4)
-    reachable = path_patch(decoder_model, *pair, receivers, "reachable", positions=roles, min_gap=None)
-    shared = Decoder(decoder_model).n_kv_heads
-    receiving = {2, *(head for head in range(HEADS) if head * shared // HEADS == 0)}
-    tried = first + [(1, head) for head in range(HEADS) if head not in receiving]
+    own_values = Decoder(decoder_model).n_kv_heads == HEADS
+    tried = [head for head in EARLY if head != (1, 2) and not (own_values and head == (1, 0))]
     slow = slow_table(decoder_model, pair, receivers, tried, positions=roles)
+    torch.testing.assert_close(lowest, slow, rtol=1e-3, atol=1e-4)
+    high = [Receiver(2, 1, "q"), Receiver(0, 0, "v")]
+    assert not path_patch(decoder_model, *pair, high, positions=roles, min_gap=None)[1:].any()
+    reachable = path_patch(decoder_model, *pair, high, "reachable", positions=roles, min_gap=None)
+    tried = [head for head in EARLY if not (own_values and head == (0, 0))]
+    slow = slow_table(decoder_model, pair, high, tried, positions=roles)
     torch.testing.assert_close(reachable, slow, rtol=1e-3, atol=1e-4)
 
 
@@ -302,6 +305,48 @@ def test_parallel_layers_are_carried_too() -> None:
     free = path_patch(model, *pair, Receiver("logits"), min_gap=None)
     torch.testing.assert_close(frozen[2], free[2], rtol=1e-4, atol=1e-5)
     assert (frozen[:2] - free[:2]).abs().max() > 1e-3
+
+
+# Agreement with the official function
+
+OFFICIAL = json.loads((Path(__file__).parent / "circuit_reuse_official.json").read_text())
+
+
+def formula_gpt2(config: dict[str, int]) -> GPT2LMHeadModel:
+    """Weights 0.5 sin(k + 1.7 i + i^2 / 7) for the i-th entry of the k-th parameter: the same on every machine."""
+    model = GPT2LMHeadModel(GPT2Config(**config)).eval()
+    with torch.no_grad():
+        for k, (_, parameter) in enumerate(sorted(model.named_parameters())):
+            index = torch.arange(parameter.numel(), dtype=torch.float64)
+            values = 0.5 * torch.sin(k + 1.7 * index + index.square() / 7)
+            parameter.copy_(values.reshape(parameter.shape).float())
+            if parameter.ndim == 1:
+                parameter.add_(0.5)
+    return model
+
+
+@pytest.mark.parametrize("number", range(len(OFFICIAL["tables"])))
+def test_tables_of_the_official_function(number: int) -> None:
+    """Recorded from the official code; the fixture says how."""
+    recorded = OFFICIAL["tables"][number]
+    clean, corrupt, answers = (torch.tensor(OFFICIAL[name]) for name in ("clean", "corrupt", "answers"))
+    place = torch.full((len(clean),), recorded["position"] % clean.shape[1])
+    batches = [Batch(ids, torch.ones_like(ids), *answers.mT, {"place": place}) for ids in (clean, corrupt)]
+    receivers = [
+        Receiver("logits") if layer == "logits" else Receiver(layer, head, recorded["component"])
+        for layer, head in recorded["receivers"]
+    ]
+    ours = path_patch(
+        formula_gpt2(OFFICIAL["config"]).double(),
+        *batches,
+        receivers,
+        positions="place",
+        freeze_mlps=recorded["freeze_mlps"],
+        min_gap=None,
+    )
+    table = torch.tensor(recorded["table"])
+    torch.testing.assert_close(ours.float(), table, rtol=1e-5, atol=1e-7)
+    assert table.abs().max() > 1e-3
 
 
 # Bad input

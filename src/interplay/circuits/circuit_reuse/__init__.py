@@ -34,8 +34,9 @@ Differences from the official code
 - It prints -100 times the effect, averaged over batches of 25; here the means are taken over all pairs. Pairs that the
   corruption hardly moves are dropped and counted (``min_gap=None`` keeps them).
 - It centres and folds weights before; effects do not depend on that.
-- Its receivers share one component and its senders lie below the lowest receiver. Here receivers may mix components,
-  and ``senders="reachable"`` looks at every head below the highest receiver.
+- Its receivers share one component and its senders lie no higher than the lowest receiver. Here receivers may mix
+  components, and ``senders="reachable"`` looks at every head below the highest receiver.
+- With a head's z as receiver it gives zeros, since it records z after holding it; here z is recorded before.
 - It holds heads at p alone, here they are held everywhere. That is the same except for z received at several places.
 - Keys and values are received at the place that is read (the second subject, the queried object), by a role's name.
 - With grouped-query attention key and value receivers are key-value heads.

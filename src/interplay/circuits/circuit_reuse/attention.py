@@ -153,7 +153,7 @@ class AttentionEdit:
         return head * self._decoder.n_kv_heads // self._decoder.n_heads
 
     def _check_linear(self, expected: Tensor, seen: Tensor) -> None:
-        if not torch.allclose(expected, seen, rtol=2e-2, atol=2e-2 * float(seen.abs().max())):
+        if not torch.allclose(expected, seen, rtol=2e-2, atol=2e-2 * float(seen.detach().abs().max())):
             raise RuntimeError(
                 f"{type(self._model).__name__} treats its values before it mixes them; its attention cannot be edited"
             )

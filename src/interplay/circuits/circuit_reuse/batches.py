@@ -78,11 +78,13 @@ class Batch:
         roles = {"end": torch.where(self.mask.bool(), columns, -1).amax(1), **self.roles}
         roles = {name: places[:, None] if places.ndim == 1 else places for name, places in roles.items()}
         object.__setattr__(self, "roles", roles)
+        for name, part in (("answer", self.answer), ("contrast", self.contrast)):
+            if part.shape != (len(self),):
+                raise ValueError(f"{name} has shape {list(part.shape)} for {len(self)} prompts")
         if self.options is None:
             object.__setattr__(self, "options", torch.stack([self.answer, self.contrast], dim=1))
-        for name, part in (("answer", self.answer), ("contrast", self.contrast), ("options", self.options)):
-            if len(part) != len(self):
-                raise ValueError(f"{name} has {len(part)} rows for {len(self)} prompts")
+        if len(self.options) != len(self):
+            raise ValueError(f"options has {len(self.options)} rows for {len(self)} prompts")
         for name, places in roles.items():
             if places.ndim != 2 or len(places) != len(self):
                 raise ValueError(f"role {name!r} must be [prompt] or [prompt, place]; got {list(places.shape)}")

@@ -136,8 +136,8 @@ def path_patch(
     receivers
         ``Receiver("logits")``, or one or more heads' ``q``, ``k``, ``v`` or ``z``.
     senders
-        ``"all"``: every head in the layers below the lowest receiver, as in the official code. ``"reachable"``: every
-        head below the highest receiver that is not itself a receiver. Or (layer, head) pairs.
+        ``"all"``: every head up to the layer of the lowest receiver, as in the official code; ``"reachable"``: every
+        head below the highest receiver; both without the receivers themselves. Or (layer, head) pairs.
     positions
         Roles of the batch at which senders send, heads are held and receivers receive. For keys and values that the
         last token reads elsewhere, that place's role.
@@ -346,12 +346,15 @@ def _check_receivers(decoder: Decoder, receivers: Sequence[Receiver]) -> None:
 def _senders(decoder: Decoder, receivers: Sequence[Receiver], senders: Senders) -> list[Head]:
     """The senders with a path to a receiver, in the order of the layers."""
     layers = [decoder.n_layers if receiver.layer is None else receiver.layer for receiver in receivers]
-    named = {(receiver.layer, head) for receiver in receivers for head in _query_heads(decoder, receiver)}
+    # A shared key-value head is no query head, and those that read it may send.
+    counted = ("q", "z") if decoder.n_kv_heads < decoder.n_heads else ("q", "k", "v", "z")
+    named = {(receiver.layer, receiver.head) for receiver in receivers if receiver.component in counted}
     if isinstance(senders, str):
         if senders not in ("all", "reachable"):
             raise ValueError(f"senders={senders!r}: allowed are 'all', 'reachable' and (layer, head) pairs")
-        below = min(layers) if senders == "all" else max(layers)
-        tried = [Head(layer, head) for layer in range(below) for head in range(decoder.n_heads)]
+        highest = min(layers) if senders == "all" else max(layers)
+        everywhere = [Head(layer, head) for layer in range(decoder.n_layers) for head in range(decoder.n_heads)]
+        tried = [head for head in everywhere if head.layer <= highest]
         tried = [head for head in tried if head not in named]
     else:
         tried = sorted({Head(*sender) for sender in senders})
@@ -362,11 +365,3 @@ def _senders(decoder: Decoder, receivers: Sequence[Receiver], senders: Senders) 
         wanted = ", ".join(map(str, receivers))
         raise ValueError(f"no path: no sender is in a layer below the receivers ({wanted})")
     return sending
-
-
-def _query_heads(decoder: Decoder, receiver: Receiver) -> list[int]:
-    """The query heads that a receiver belongs to."""
-    if receiver.component in ("q", "z") and receiver.head is not None:
-        return [receiver.head]
-    shared = [head * decoder.n_kv_heads // decoder.n_heads for head in range(decoder.n_heads)]
-    return [head for head, read in enumerate(shared) if read == receiver.head]
